@@ -1,0 +1,1 @@
+//! Deflate, zstd and the other compressors behind one cluster-codec interface

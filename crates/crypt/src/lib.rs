@@ -1,0 +1,1 @@
+//! AES-XTS and CBC, key derivation, LUKS, the old qcow AES

@@ -1,0 +1,1 @@
+//! Inspect, make, convert, partition, format, fill, mount and repair virtual disks

@@ -1,0 +1,1 @@
+//! Disks and filesystems for other programs: FUSE, loop devices

@@ -1,0 +1,1 @@
+//! This machine: files and block devices, holes, reflinks, locks, safe replace

@@ -1,0 +1,1 @@
+//! Addresses and image options to layer stacks: probing, chains, gates

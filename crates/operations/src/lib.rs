@@ -1,0 +1,1 @@
+//! Convert, copy, compare, measure, commit, rebase and the like, with progress

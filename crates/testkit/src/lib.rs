@@ -1,0 +1,1 @@
+//! For tests: oracles, model disks, recording, crashing and failing storage
