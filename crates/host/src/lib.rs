@@ -1,1 +1,16 @@
-//! This machine: files and block devices, holes, reflinks, locks, safe replace
+//! This machine: files and block devices, holes, reflinks, locks as QEMU takes them, safe
+//! replacement of files. The only crate with raw system calls.
+//!
+//! It knows nothing of formats: it gives [`Disk`](disksmith_disk::Disk)s and takes bytes.
+
+mod copy;
+mod device;
+mod file;
+mod holder;
+mod lock;
+mod new_file;
+
+pub use copy::copy_in_kernel;
+pub use file::{FileDisk, FileId, OpenOptions};
+pub use lock::{LockSet, Permission};
+pub use new_file::NewFile;
