@@ -76,7 +76,7 @@ pub struct Driver {
     pub backing: bool,
 }
 
-static DRIVERS: [&Driver; 2] = [&crate::raw::DRIVER, &crate::qcow2::DRIVER];
+static DRIVERS: [&Driver; 1] = [&crate::raw::DRIVER];
 
 /// All formats.
 pub fn drivers() -> &'static [&'static Driver] {

@@ -11,7 +11,6 @@
 mod driver;
 mod image;
 mod options;
-pub mod qcow2;
 pub mod raw;
 
 pub use driver::{CreateRequest, Driver, OpenMode, OpenRequest, driver, drivers, probe};
