@@ -68,10 +68,7 @@ impl Error {
     }
 
     /// An error of `kind` whose exact cause is `source`.
-    pub fn with_source(
-        kind: Kind,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> Self {
+    pub fn with_source(kind: Kind, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         let mut error = Self::new(kind, source.to_string());
         error.0.source = Some(Box::new(source));
         error
@@ -188,7 +185,8 @@ mod tests {
 
     #[test]
     fn contexts_read_outermost_first() {
-        let error = Error::from_errno(2).context("Could not open 'b'").context("Could not open 'a'");
+        let error =
+            Error::from_errno(2).context("Could not open 'b'").context("Could not open 'a'");
         assert_eq!(
             error.to_string(),
             "Could not open 'a': Could not open 'b': No such file or directory"

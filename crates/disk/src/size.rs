@@ -17,8 +17,10 @@ use crate::{Error, Kind, Result};
 /// assert!(parse_size("-1").is_err());
 /// ```
 pub fn parse_size(text: &str) -> Result<u64> {
-    let bad = || Error::new(Kind::InvalidInput, format!("'{text}' is not a size"))
-        .with_hint("Write bytes, or a number with k, M, G, T, P, E (powers of 1024), kB, MB … (powers of 1000) or s (512-byte sectors).");
+    let bad = || {
+        Error::new(Kind::InvalidInput, format!("'{text}' is not a size"))
+        .with_hint("Write bytes, or a number with k, M, G, T, P, E (powers of 1024), kB, MB … (powers of 1000) or s (512-byte sectors).")
+    };
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return u64::from_str_radix(hex, 16).map_err(|_| bad());
     }

@@ -16,19 +16,19 @@ pub fn copy_in_kernel(
     let mut copied = 0u64;
     while copied < length {
         let step = usize::try_from(length - copied).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(
-            from.0,
-            Some(&mut source),
-            to.0,
-            Some(&mut target),
-            step,
-        ) {
+        match rustix::fs::copy_file_range(from.0, Some(&mut source), to.0, Some(&mut target), step)
+        {
             Ok(0) => break,
             Ok(bytes) => copied += bytes as u64,
             Err(Errno::INTR) => {}
             Err(
-                Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM
-                | Errno::TXTBSY | Errno::BADF,
+                Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::PERM
+                | Errno::TXTBSY
+                | Errno::BADF,
             ) => break,
             Err(error) => return Err(disksmith_disk::Error::from_errno(error.raw_os_error())),
         }

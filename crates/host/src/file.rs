@@ -88,8 +88,7 @@ impl FileDisk {
     pub fn from_file(file: File, path: &Path, options: OpenOptions) -> Result<Self> {
         let metadata = file.metadata()?;
         let block_device = metadata.file_type().is_block_device();
-        let size =
-            if block_device { device::size(file.as_fd())? } else { metadata.len() };
+        let size = if block_device { device::size(file.as_fd())? } else { metadata.len() };
         Ok(Self {
             file,
             path: path.to_path_buf(),
@@ -209,8 +208,13 @@ impl FileDisk {
                 // Reserving may be impossible; a hole reads as zero too, but promises less.
                 ZeroMode::Keep => {
                     let start = offset.max(old);
-                    if rustix::fs::fallocate(&self.file, FallocateFlags::empty(), start, end - start)
-                        .is_err_and(|e| e != Errno::OPNOTSUPP)
+                    if rustix::fs::fallocate(
+                        &self.file,
+                        FallocateFlags::empty(),
+                        start,
+                        end - start,
+                    )
+                    .is_err_and(|e| e != Errno::OPNOTSUPP)
                     {
                         return Ok(false);
                     }
@@ -265,7 +269,11 @@ impl Disk for FileDisk {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(Error::new(
                 Kind::Io,
-                format!("{} ends before byte {}", self.path.display(), offset + buffer.len() as u64),
+                format!(
+                    "{} ends before byte {}",
+                    self.path.display(),
+                    offset + buffer.len() as u64
+                ),
             )),
             Err(error) => Err(error.into()),
         }

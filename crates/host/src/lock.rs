@@ -32,8 +32,7 @@ pub enum Permission {
 }
 
 impl Permission {
-    const ALL: [Self; 4] =
-        [Self::ConsistentRead, Self::Write, Self::WriteUnchanged, Self::Resize];
+    const ALL: [Self; 4] = [Self::ConsistentRead, Self::Write, Self::WriteUnchanged, Self::Resize];
 
     fn name(self) -> &'static str {
         match self {

@@ -26,10 +26,8 @@ impl NewFile {
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut attempt = 0u32;
         let (file, temporary) = loop {
-            let temporary = target.with_file_name(format!(
-                ".{name}.{}-{attempt}.partial",
-                std::process::id()
-            ));
+            let temporary =
+                target.with_file_name(format!(".{name}.{}-{attempt}.partial", std::process::id()));
             match File::options().read(true).write(true).create_new(true).open(&temporary) {
                 Ok(file) => break (file, temporary),
                 Err(error)

@@ -1,1 +1,27 @@
-//! Addresses and image options to layer stacks: probing, chains, gates
+//! From what a user named to a stack of open layers: names and option trees, probing, backing
+//! chains, and the gates for what an image may refer to.
+//!
+//! This is the only crate that opens files on an image's behalf.
+
+mod chain;
+mod extents;
+mod name;
+mod options;
+mod probe;
+mod secrets;
+mod settings;
+mod spec;
+
+pub use chain::{Node, open, open_file};
+pub use extents::{ChainExtent, chain_extents, chain_map};
+pub use name::{Name, resolve};
+pub use options::parse_options;
+pub use probe::{ProbeResult, probe_file};
+pub use secrets::Secrets;
+pub use settings::{Cache, Locking, Settings, Trust};
+pub use spec::{BackingSpec, FileSpec, ImageSpec};
+
+/// Longest backing chain that is followed.
+pub const MAX_CHAIN: usize = 64;
+/// Longest file name taken from an image, in bytes.
+pub const MAX_NAME: usize = 4096;

@@ -1,0 +1,281 @@
+//! Opening an image with everything under it.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_formats::{Driver, Image, OpenMode, OpenRequest, Options, driver};
+use disksmith_host::{FileDisk, FileId, LockSet, OpenOptions, Permission};
+
+use crate::{
+    BackingSpec, Cache, FileSpec, ImageSpec, Locking, MAX_CHAIN, MAX_NAME, Name, Settings, Trust,
+    probe_file, resolve,
+};
+
+/// An open image with what it stands on.
+#[derive(Debug)]
+pub struct Node {
+    /// The image; as a disk, what the guest sees.
+    pub image: Arc<dyn Image>,
+    /// As the user, or the image above, named it.
+    pub shown: String,
+    /// Its path, if it is a file.
+    pub path: Option<PathBuf>,
+    /// The file it lies in, if it is one.
+    pub file: Option<Arc<FileDisk>>,
+    /// The external data file, if the image has one and it was opened.
+    pub data_file: Option<(PathBuf, Arc<FileDisk>)>,
+    /// The image under it.
+    pub backing: Option<Arc<Node>>,
+    /// The format was guessed from the content.
+    pub probed: bool,
+    /// Further formats that the content fits.
+    pub ambiguous: Vec<&'static str>,
+}
+
+impl Node {
+    /// This image and those under it, top first.
+    pub fn chain(&self) -> impl Iterator<Item = &Node> {
+        std::iter::successors(Some(self), |node| node.backing.as_deref())
+    }
+
+    /// The path of the backing image that this image names, resolved.
+    pub fn backing_path(&self) -> Option<PathBuf> {
+        let name = self.image.backing()?.name;
+        match Name::parse(&name) {
+            Name::Path(name) => Some(resolve(self.path.as_deref()?, &name.to_string_lossy())),
+            _ => None,
+        }
+    }
+}
+
+/// Opens what `spec` names. Errors read `Could not open 'NAME': reason`.
+pub fn open(spec: &ImageSpec, settings: &Settings) -> Result<Node> {
+    let mut opener = Opener { settings, seen: HashSet::new(), depth: 0 };
+    opener.top(spec).with_context(|| format!("Could not open '{}'", spec.shown))
+}
+
+/// Opens a plain host file with cache and write settings.
+pub fn open_file(path: &Path, write: bool, cache: Cache) -> Result<FileDisk> {
+    let options = OpenOptions {
+        write,
+        create: false,
+        direct: matches!(cache, Cache::None | Cache::DirectSync),
+        sync: matches!(cache, Cache::WriteThrough | Cache::DirectSync),
+        no_flush: cache == Cache::Unsafe,
+    };
+    FileDisk::open(path, options).with_context(|| format!("Could not open '{}'", path.display()))
+}
+
+struct Opener<'a> {
+    settings: &'a Settings,
+    seen: HashSet<FileId>,
+    depth: usize,
+}
+
+impl Opener<'_> {
+    fn top(&mut self, spec: &ImageSpec) -> Result<Node> {
+        self.node(spec, self.settings.mode, false)
+    }
+
+    fn node(&mut self, spec: &ImageSpec, mode: OpenMode, below: bool) -> Result<Node> {
+        self.depth += 1;
+        if self.depth > MAX_CHAIN {
+            return Err(Error::new(
+                Kind::LimitExceeded,
+                format!("the backing chain is longer than {MAX_CHAIN} images"),
+            ));
+        }
+        let named = spec.format.as_deref().map(known_driver).transpose()?;
+        let (file, path) = self.file(spec, mode)?;
+        if !self.seen.insert(file.id()?) && below {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("the backing chain leads back to '{}'", spec.shown),
+            ));
+        }
+        let file = Arc::new(file);
+        let probe = match named {
+            Some(driver) => crate::ProbeResult { driver, others: Vec::new() },
+            None => {
+                probe_file(&*file).context("Could not read image for determining its format")?
+            }
+        };
+        file.lock(locks(probe.driver, mode, self.settings.locking, below))?;
+        let image = self.image(spec, probe.driver, named.is_none(), mode, &file)?;
+        let data_file = self.data_file(spec, &*image, &path, mode)?;
+        let mut node = Node {
+            image,
+            shown: spec.shown.clone(),
+            path: Some(path),
+            file: Some(file),
+            data_file,
+            backing: None,
+            probed: named.is_none(),
+            ambiguous: probe.others,
+        };
+        if self.settings.follow_backing {
+            self.attach_backing(&mut node, spec)?;
+        }
+        Ok(node)
+    }
+
+    fn file(&self, spec: &ImageSpec, mode: OpenMode) -> Result<(FileDisk, PathBuf)> {
+        match &spec.file {
+            FileSpec::Path(path) => {
+                Ok((open_file(path, mode.writes(), self.settings.cache)?, path.clone()))
+            }
+            FileSpec::Other(options) => {
+                let protocol = options.text("driver").unwrap_or_default();
+                Err(Error::new(Kind::Unsupported, format!("Unknown protocol '{protocol}'")))
+            }
+        }
+    }
+
+    fn image(
+        &self,
+        spec: &ImageSpec,
+        driver: &Driver,
+        probed: bool,
+        mode: OpenMode,
+        file: &Arc<FileDisk>,
+    ) -> Result<Arc<dyn Image>> {
+        let mut options = spec.options.clone();
+        let secret = match take_key_name(&mut options) {
+            Some(id) if mode != OpenMode::Inspect => Some(self.settings.secrets.get(&id)?.clone()),
+            _ => None,
+        };
+        if driver.name == "raw" && probed && mode.writes() {
+            options.set("guard", "on");
+        }
+        (driver.open)(file.clone(), OpenRequest { mode, secret, options })
+    }
+
+    fn data_file(
+        &self,
+        spec: &ImageSpec,
+        image: &dyn Image,
+        path: &Path,
+        mode: OpenMode,
+    ) -> Result<Option<(PathBuf, Arc<FileDisk>)>> {
+        let Some(name) = image.data_file() else { return Ok(None) };
+        if mode == OpenMode::Inspect {
+            return Ok(None);
+        }
+        let data_path = match spec.data_file.as_deref().and_then(ImageSpec::path) {
+            Some(path) => path.to_path_buf(),
+            None => self.reference(path, &name, "data file")?,
+        };
+        let data = open_file(&data_path, mode.writes(), self.settings.cache)
+            .context("Could not open external data file")?;
+        let data = Arc::new(data);
+        data.lock(data_locks(mode, self.settings.locking))?;
+        image.attach_data_file(data.clone())?;
+        Ok(Some((data_path, data)))
+    }
+
+    fn attach_backing(&mut self, node: &mut Node, spec: &ImageSpec) -> Result<()> {
+        let below = match &spec.backing {
+            BackingSpec::Nothing => return Ok(()),
+            BackingSpec::Instead(spec) => (**spec).clone(),
+            BackingSpec::AsNamed => match self.named_backing(node)? {
+                Some(spec) => spec,
+                None => return Ok(()),
+            },
+        };
+        let mode = match self.settings.mode {
+            OpenMode::Inspect => OpenMode::Inspect,
+            _ => OpenMode::Read,
+        };
+        let shown = below.shown.clone();
+        let backing = self
+            .node(&below, mode, true)
+            .with_context(|| format!("Could not open '{shown}'"))
+            .context("Could not open backing file")?;
+        node.image.attach_backing(Some(backing.image.clone()))?;
+        node.backing = Some(Arc::new(backing));
+        Ok(())
+    }
+
+    fn named_backing(&self, node: &Node) -> Result<Option<ImageSpec>> {
+        let Some(backing) = node.image.backing() else { return Ok(None) };
+        let Some(path) = &node.path else {
+            return Err(Error::new(
+                Kind::Refused,
+                "an image that is no file cannot name a relative backing file",
+            ));
+        };
+        let resolved = self.reference(path, &backing.name, "backing file")?;
+        let shown = resolved.to_string_lossy().into_owned();
+        Ok(Some(ImageSpec::from_path(resolved, &shown, backing.format.as_deref())))
+    }
+
+    /// The path that an image refers to, if it may be opened.
+    fn reference(&self, image: &Path, name: &str, what: &str) -> Result<PathBuf> {
+        if self.settings.trust == Trust::Nothing {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "the image refers to the {what} '{name}', which an untrusted image may not"
+                ),
+            )
+            .with_hint("Open it without --untrusted if you trust where the image came from."));
+        }
+        if name.len() > MAX_NAME {
+            return Err(Error::new(
+                Kind::LimitExceeded,
+                format!("the name of the {what} is too long"),
+            ));
+        }
+        match Name::parse(name) {
+            Name::Path(name) => Ok(resolve(image, &name.to_string_lossy())),
+            Name::Json(_) | Name::Protocol(..) => Err(Error::new(
+                Kind::Refused,
+                format!("the image names its {what} '{name}', which is not a plain path"),
+            )
+            .with_hint(
+                "Give the whole stack yourself (json:{…} or --image-opts) if it is what you want.",
+            )),
+        }
+    }
+}
+
+fn known_driver(name: &str) -> Result<&'static Driver> {
+    driver(name).ok_or_else(|| Error::new(Kind::Unsupported, format!("Unknown driver '{name}'")))
+}
+
+fn take_key_name(options: &mut Options) -> Option<String> {
+    options.take("encrypt.format");
+    options.take("encrypt.key-secret").or_else(|| options.take("key-secret"))
+}
+
+/// The locks that QEMU takes in the same place; measured, see the table in the format digest.
+fn locks(driver: &Driver, mode: OpenMode, locking: Locking, below: bool) -> LockSet {
+    use Permission::{ConsistentRead, Resize, Write};
+    let metadata = driver.name != "raw";
+    match locking {
+        Locking::Off => LockSet::NONE,
+        Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
+        Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
+        Locking::Normal if mode.writes() && metadata => {
+            LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
+        }
+        Locking::Normal if mode.writes() => LockSet::new(&[ConsistentRead, Write], &[]),
+        Locking::Normal if metadata || below => LockSet::new(&[ConsistentRead], &[Write, Resize]),
+        Locking::Normal => LockSet::new(&[ConsistentRead], &[]),
+    }
+}
+
+fn data_locks(mode: OpenMode, locking: Locking) -> LockSet {
+    use Permission::{ConsistentRead, Resize, Write};
+    match locking {
+        Locking::Off => LockSet::NONE,
+        Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
+        Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
+        Locking::Normal if mode.writes() => {
+            LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
+        }
+        Locking::Normal => LockSet::new(&[ConsistentRead], &[Write, Resize]),
+    }
+}
