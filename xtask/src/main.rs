@@ -1,2 +1,56 @@
-//! Project chores.
-fn main() {}
+//! Project chores: `cargo xtask CHORE`.
+
+mod long;
+mod oracles;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+/// What a chore answers: nothing, or one line that says why it failed.
+type Outcome = Result<(), String>;
+
+/// A chore: its name, what it does, and the function that does it.
+type Chore = (&'static str, &'static str, fn(&[String]) -> Outcome);
+
+const CHORES: &[Chore] = &[
+    ("test", "install the tools that tests compare with, then run all tests", test::run),
+    ("tidy", "check the crate table, module arrows and lints; report file sizes", tidy::run),
+    ("oracles", "install (root) or name the tools that tests compare with", oracles::run),
+    ("long", "run every test with its full matrix (hours)", long::all),
+    ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let name = arguments.first().map_or("", String::as_str);
+    let Some((_, _, run)) = CHORES.iter().find(|(chore, ..)| *chore == name) else {
+        eprintln!("usage: cargo xtask CHORE");
+        for (chore, what, _) in CHORES {
+            eprintln!("  {chore:10} {what}");
+        }
+        return ExitCode::from(2);
+    };
+    match run(&arguments[1..]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask {name}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root folder.
+fn root() -> std::path::PathBuf {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// Runs a command and fails unless it succeeds.
+fn succeed(command: &mut std::process::Command) -> Outcome {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{command:?} ended with {status}")),
+        Err(error) => Err(format!("could not start {command:?}: {error}")),
+    }
+}

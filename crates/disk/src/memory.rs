@@ -1,7 +1,7 @@
 //! A sparse disk in memory.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::disk::check_range;
 use crate::{Disk, Error, Extent, Kind, Result, State, ZeroMode};
@@ -9,7 +9,8 @@ use crate::{Disk, Error, Extent, Kind, Result, State, ZeroMode};
 /// Stored in pieces of this size; a piece that was never written takes no memory.
 const PIECE: u64 = 4096;
 
-/// A growable disk in memory. Writing past the end grows it.
+/// A growable disk in memory. Writing past the end grows it. Clones are cheap: they share what
+/// neither has written since.
 #[derive(Debug, Default)]
 pub struct MemoryDisk {
     content: RwLock<Content>,
@@ -18,7 +19,8 @@ pub struct MemoryDisk {
 #[derive(Clone, Debug, Default)]
 struct Content {
     size: u64,
-    pieces: BTreeMap<u64, Box<[u8]>>,
+    /// Shared between clones until one of them writes.
+    pieces: BTreeMap<u64, Arc<[u8; PIECE as usize]>>,
 }
 
 impl MemoryDisk {
@@ -76,11 +78,8 @@ impl Content {
     fn write(&mut self, data: &[u8], offset: u64) {
         each_piece(offset, data.len() as u64, |piece, within, range| {
             let source = &data[range];
-            let bytes = self
-                .pieces
-                .entry(piece)
-                .or_insert_with(|| vec![0; PIECE as usize].into_boxed_slice());
-            bytes[within..within + source.len()].copy_from_slice(source);
+            let bytes = self.pieces.entry(piece).or_insert_with(|| Arc::new([0; PIECE as usize]));
+            Arc::make_mut(bytes)[within..within + source.len()].copy_from_slice(source);
         });
         self.size = self.size.max(offset + data.len() as u64);
     }
@@ -96,7 +95,7 @@ impl Content {
             } else if let Some(bytes) = self.pieces.get_mut(&piece) {
                 let from = offset.saturating_sub(start) as usize;
                 let to = (end - start).min(PIECE) as usize;
-                bytes[from..to].fill(0);
+                Arc::make_mut(bytes)[from..to].fill(0);
             }
         }
     }

@@ -1,0 +1,140 @@
+//! Storage that fails on command.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use disksmith_disk::{Disk, Error, Extent, Result, ZeroMode};
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// With this error number, nothing done.
+    Errno(i32),
+    /// A write stores its first half, then fails with this error number.
+    Half(i32),
+}
+
+/// Decides which operation fails: the n-th of all disks that share it.
+#[derive(Debug)]
+pub struct Injector {
+    countdown: AtomicI64,
+    fault: Fault,
+    /// Fail every operation from then on, too.
+    forever: bool,
+    met: AtomicU64,
+}
+
+impl Injector {
+    /// The `n`-th operation (from 1) fails; with `forever`, all later ones too.
+    pub fn new(n: u64, fault: Fault, forever: bool) -> Arc<Self> {
+        let countdown = AtomicI64::new(i64::try_from(n).unwrap_or(i64::MAX));
+        Arc::new(Self { countdown, fault, forever, met: AtomicU64::new(0) })
+    }
+
+    /// How often it struck.
+    pub fn met(&self) -> u64 {
+        self.met.load(Ordering::Relaxed)
+    }
+
+    fn strike(&self) -> Option<Fault> {
+        let left = self.countdown.fetch_sub(1, Ordering::Relaxed);
+        if left == 1 || (left < 1 && self.forever) {
+            self.met.fetch_add(1, Ordering::Relaxed);
+            return Some(self.fault);
+        }
+        None
+    }
+}
+
+/// A disk whose operations fail as the injector says.
+#[derive(Debug)]
+pub struct FailingDisk<D> {
+    disk: D,
+    injector: Arc<Injector>,
+}
+
+impl<D: Disk> FailingDisk<D> {
+    /// Wraps a disk.
+    pub fn new(disk: D, injector: Arc<Injector>) -> Self {
+        Self { disk, injector }
+    }
+
+    /// The disk inside.
+    pub fn inner(&self) -> &D {
+        &self.disk
+    }
+
+    fn pass(&self) -> Result<()> {
+        match self.injector.strike() {
+            None => Ok(()),
+            Some(Fault::Errno(errno) | Fault::Half(errno)) => Err(Error::from_errno(errno)),
+        }
+    }
+}
+
+impl<D: Disk> Disk for FailingDisk<D> {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.pass()?;
+        self.disk.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        match self.injector.strike() {
+            None => self.disk.write_at(data, offset),
+            Some(Fault::Errno(errno)) => Err(Error::from_errno(errno)),
+            Some(Fault::Half(errno)) => {
+                self.disk.write_at(&data[..data.len() / 2], offset)?;
+                Err(Error::from_errno(errno))
+            }
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
+        self.pass()?;
+        self.disk.write_zeroes(offset, length, mode)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        self.pass()?;
+        self.disk.discard(offset, length)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.pass()?;
+        self.disk.flush()
+    }
+
+    fn map(&self, offset: u64, length: u64) -> Result<Extent> {
+        self.disk.map(offset, length)
+    }
+
+    fn set_size(&self, size: u64) -> Result<()> {
+        self.pass()?;
+        self.disk.set_size(size)
+    }
+
+    fn read_only(&self) -> bool {
+        self.disk.read_only()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use disksmith_disk::MemoryDisk;
+
+    #[test]
+    fn the_nth_operation_fails() {
+        let injector = Injector::new(2, Fault::Half(5), false);
+        let disk = FailingDisk::new(MemoryDisk::new(8), injector.clone());
+        disk.write_at(&[1; 4], 0).unwrap();
+        assert_eq!(disk.write_at(&[2; 4], 4).unwrap_err().errno(), Some(5));
+        disk.flush().unwrap();
+        assert_eq!(disk.inner().to_bytes(), [1, 1, 1, 1, 2, 2, 0, 0]);
+        assert_eq!(injector.met(), 1);
+    }
+}

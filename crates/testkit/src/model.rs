@@ -1,0 +1,169 @@
+//! Guest data that names its origin, and what a guest may find after a cut.
+
+use std::collections::BTreeSet;
+
+const SECTOR: u64 = 512;
+
+/// `length` bytes that tell in each 8 of them which write they come from and to which sector
+/// they belong. `write` 0 is reserved for zeroes.
+pub fn tagged(write: u32, offset: u64, length: u64) -> Vec<u8> {
+    let mut data = Vec::with_capacity(length as usize);
+    let mut at = offset;
+    while at < offset + length {
+        let tag = tag(write, at / SECTOR).to_le_bytes();
+        // Odd offsets continue the pattern of their sector.
+        let within = (at % 8) as usize;
+        let step = (8 - within).min((offset + length - at) as usize);
+        data.extend_from_slice(&tag[within..within + step]);
+        at += step as u64;
+    }
+    data
+}
+
+fn tag(write: u32, sector: u64) -> u64 {
+    u64::from(write) << 40 | (sector & 0xff_ffff_ffff)
+}
+
+/// A sector that holds what it must not.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which guest sector of 512 bytes.
+    pub sector: u64,
+    /// What was found, in words.
+    pub found: String,
+    /// Which writes would have been right (0 = zeroes).
+    pub allowed: Vec<u32>,
+}
+
+/// Which writes each guest sector may show. Whole sectors only.
+#[derive(Clone, Debug, Default)]
+pub struct SectorModel {
+    /// Per sector: the write of the last durable state, and every one since, in order.
+    sectors: Vec<Vec<u32>>,
+}
+
+impl SectorModel {
+    /// `size` bytes of zeroes.
+    pub fn new(size: u64) -> Self {
+        Self { sectors: vec![vec![0]; (size / SECTOR) as usize] }
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.sectors.len() as u64 * SECTOR
+    }
+
+    /// The guest wrote [`tagged`] data of number `write` (0: zeroes).
+    pub fn write(&mut self, write: u32, offset: u64, length: u64) {
+        let first = (offset / SECTOR) as usize;
+        let last = (offset + length).div_ceil(SECTOR) as usize;
+        for sector in self.sectors.iter_mut().take(last).skip(first) {
+            sector.push(write);
+        }
+    }
+
+    /// The guest discarded a range: old content or zeroes.
+    pub fn discard(&mut self, offset: u64, length: u64) {
+        let first = offset.div_ceil(SECTOR) as usize;
+        let last = ((offset + length) / SECTOR) as usize;
+        for sector in self.sectors.iter_mut().take(last).skip(first) {
+            let before = sector.clone();
+            sector.push(0);
+            // Either of old and zero is right from now on; both stay allowed.
+            sector.extend(before);
+        }
+    }
+
+    /// Everything written so far is durable: only the last value of each sector stays.
+    pub fn flush(&mut self) {
+        for sector in &mut self.sectors {
+            let last = sector.last().copied().unwrap_or(0);
+            *sector = vec![last];
+        }
+    }
+
+    /// The disk has another size; what is added is zero.
+    pub fn resize(&mut self, size: u64) {
+        self.sectors.resize((size / SECTOR) as usize, vec![0]);
+    }
+
+    /// What either of two models allows, for a time in which one becomes the other.
+    #[must_use]
+    pub fn either(&self, other: &Self) -> Self {
+        let count = self.sectors.len().max(other.sectors.len());
+        let get = |model: &Self, i: usize| model.sectors.get(i).cloned().unwrap_or_else(|| vec![0]);
+        let sectors = (0..count)
+            .map(|i| {
+                let all: BTreeSet<u32> = get(self, i).into_iter().chain(get(other, i)).collect();
+                all.into_iter().collect()
+            })
+            .collect();
+        Self { sectors }
+    }
+
+    /// The content that a disk has now: the last value of each sector.
+    pub fn content(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.size() as usize);
+        for (sector, values) in self.sectors.iter().enumerate() {
+            match values.last().copied().unwrap_or(0) {
+                0 => bytes.resize(bytes.len() + SECTOR as usize, 0),
+                write => bytes.extend(tagged(write, sector as u64 * SECTOR, SECTOR)),
+            }
+        }
+        bytes
+    }
+
+    /// Holds a disk's content against the model: the first sector that must not be so.
+    pub fn check(&self, content: &[u8]) -> Option<Violation> {
+        for (sector, bytes) in content.chunks(SECTOR as usize).enumerate() {
+            let allowed = self.sectors.get(sector)?;
+            if !allowed.iter().any(|write| holds(bytes, *write, sector as u64)) {
+                return Some(Violation {
+                    sector: sector as u64,
+                    found: origin(bytes),
+                    allowed: allowed.clone(),
+                });
+            }
+        }
+        None
+    }
+}
+
+fn holds(bytes: &[u8], write: u32, sector: u64) -> bool {
+    let wanted = if write == 0 { [0; 8] } else { tag(write, sector).to_le_bytes() };
+    bytes.chunks(8).all(|piece| piece == &wanted[..piece.len()])
+}
+
+fn origin(bytes: &[u8]) -> String {
+    let Some(first) = bytes.first_chunk::<8>() else { return "too little".into() };
+    let uniform = bytes.chunks(8).all(|piece| piece == &first[..piece.len()]);
+    let value = u64::from_le_bytes(*first);
+    match (uniform, value) {
+        (true, 0) => "zeroes".into(),
+        (true, _) => format!("write {} of sector {}", value >> 40, value & 0xff_ffff_ffff),
+        (false, _) => "a mixture".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_data_names_its_origin() {
+        let mut model = SectorModel::new(2048);
+        model.write(1, 0, 1024);
+        model.flush();
+        model.write(2, 512, 512);
+        let mut disk = tagged(1, 0, 1024);
+        disk.resize(2048, 0);
+        assert!(model.check(&disk).is_none());
+        disk[512..1024].copy_from_slice(&tagged(2, 512, 512));
+        assert!(model.check(&disk).is_none());
+        assert_eq!(model.content(), disk);
+        disk[0..512].copy_from_slice(&tagged(2, 512, 512));
+        let violation = model.check(&disk).unwrap();
+        assert_eq!((violation.sector, violation.allowed.as_slice()), (0, &[1][..]));
+        assert_eq!(violation.found, "write 2 of sector 1");
+    }
+}

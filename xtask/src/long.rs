@@ -1,0 +1,32 @@
+//! The long runs: full matrices, simulated power cuts by the million.
+
+use std::process::Command;
+
+use crate::{Outcome, root, succeed};
+
+/// Every test with its full matrix.
+pub(crate) fn all(arguments: &[String]) -> Outcome {
+    release_tests(&["--workspace"], arguments, &[("DISKSMITH_LONG", "1")])
+}
+
+/// The crash simulator on all workloads, for at least so many states.
+pub(crate) fn crash(arguments: &[String]) -> Outcome {
+    let states = arguments.first().map_or("1000000", String::as_str);
+    release_tests(
+        &["--workspace", "--test", "crash*"],
+        &["--".into(), "--nocapture".into()],
+        &[("DISKSMITH_LONG", "1"), ("DISKSMITH_CRASH_STATES", states)],
+    )
+}
+
+fn release_tests(what: &[&str], arguments: &[String], variables: &[(&str, &str)]) -> Outcome {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    succeed(
+        Command::new(cargo)
+            .args(["test", "--release", "--no-fail-fast"])
+            .args(what)
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .current_dir(root()),
+    )
+}

@@ -1,0 +1,78 @@
+//! The independent tools that tests compare with.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{Outcome, succeed};
+
+/// A program and the Debian package that has it.
+const TOOLS: &[(&str, &str)] = &[
+    ("blkid", "util-linux"),
+    ("cryptsetup", "cryptsetup-bin"),
+    ("debugfs", "e2fsprogs"),
+    ("dumpe2fs", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
+    ("fsck.fat", "dosfstools"),
+    ("fusermount3", "fuse3"),
+    ("getfattr", "attr"),
+    ("losetup", "mount"),
+    ("mcopy", "mtools"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("mkfs.exfat", "exfatprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mksquashfs", "squashfs-tools"),
+    ("mke2fs", "e2fsprogs"),
+    ("nbdinfo", "libnbd-bin"),
+    ("parted", "parted"),
+    ("python3", "python3"),
+    ("qemu-img", "qemu-utils"),
+    ("qemu-io", "qemu-utils"),
+    ("qemu-nbd", "qemu-utils"),
+    ("setfacl", "acl"),
+    ("sfdisk", "fdisk"),
+    ("sgdisk", "gdisk"),
+];
+
+/// Installs what is missing when run by root; otherwise names it and fails.
+pub(crate) fn run(_: &[String]) -> Outcome {
+    let missing = missing_packages();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        return Err(format!("tests need these Debian packages: {}", missing.join(" ")));
+    }
+    eprintln!("installing {}", missing.join(" "));
+    succeed(Command::new("apt-get").args(["update", "-q"]))?;
+    succeed(
+        Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(&missing),
+    )?;
+    match missing_packages() {
+        still if still.is_empty() => Ok(()),
+        still => Err(format!("still missing after the installation: {}", still.join(" "))),
+    }
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        TOOLS.iter().filter(|(tool, _)| !on_path(tool)).map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// Administrators' folders are looked at too: an ordinary user's path leaves them out.
+fn on_path(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin".into(), "/sbin".into()]);
+    folders.iter().any(|folder| folder.join(tool).exists())
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(Path::new("/proc/self")).is_ok_and(|m| m.uid() == 0)
+}
