@@ -158,6 +158,15 @@ mod tests {
         }
     }
 
+    /// Not a test of speed: prints it.
+    #[test]
+    fn iterations_per_second() {
+        for hash in HashAlgorithm::ALL {
+            let count = iterations_for(hash, hash.digest_bytes(), Duration::from_secs(1)).unwrap();
+            println!("{}: {count} iterations per second and block", hash.name());
+        }
+    }
+
     #[test]
     fn counts_grow_with_time() {
         let few = iterations_for(HashAlgorithm::Sha256, 32, Duration::ZERO).unwrap();

@@ -36,6 +36,7 @@ mod modes;
 mod secret;
 mod sector;
 mod spec;
+mod twofish;
 
 pub use disk::CryptDisk;
 pub use hash::HashAlgorithm;

@@ -51,7 +51,7 @@ macro_rules! with_cipher {
                 $body
             }
             Cipher::Twofish128 | Cipher::Twofish192 | Cipher::Twofish256 => {
-                type $name = twofish::Twofish;
+                type $name = $crate::twofish::Twofish;
                 $body
             }
         }
@@ -90,7 +90,7 @@ macro_rules! wide {
         }
     )*};
 }
-wide!(aes::Aes128, aes::Aes192, aes::Aes256, serpent::Serpent, twofish::Twofish);
+wide!(aes::Aes128, aes::Aes192, aes::Aes256, serpent::Serpent, crate::twofish::Twofish);
 
 impl Build for cast5::Cast5 {
     fn build(mode: Mode, key: &[u8]) -> Result<Box<dyn SectorMode>> {
