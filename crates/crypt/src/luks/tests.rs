@@ -1,4 +1,5 @@
 use disksmith_disk::{Disk, Kind, MemoryDisk};
+use disksmith_testkit::{CrashLimits, Recorder, crash_states};
 
 use super::*;
 use crate::{Cipher, CipherSpec, HashAlgorithm, IvGenerator, Mode};
@@ -233,4 +234,55 @@ fn truncated_volumes() {
     }
     let disk = MemoryDisk::from_bytes(&full);
     assert!(unlock(&disk, u64::MAX - 3, b"first", &UnlockOptions::default()).is_err());
+}
+
+/// Every content that a crash during `change` may leave of `before`, and what it is afterwards.
+fn crashes(
+    before: &MemoryDisk,
+    change: impl FnOnce(&dyn Disk),
+    mut check: impl FnMut(&MemoryDisk, &str),
+) -> MemoryDisk {
+    let recorder = Recorder::new();
+    let disk = recorder.disk(0, before.clone());
+    change(&disk);
+    let limits = CrashLimits::default();
+    let count = crash_states(std::slice::from_ref(before), &recorder.log(), limits, &mut |state| {
+        check(&state.files[0], &state.name);
+        true
+    });
+    assert!(count > 10, "{count}");
+    disk.content()
+}
+
+/// A crash in the middle never takes away a password that is to stay, and a slot that counts as
+/// erased has lost its key.
+#[test]
+fn crashes_while_keys_change() {
+    let any = UnlockOptions::default();
+    let opens = |disk: &MemoryDisk, password: &[u8]| unlock(disk, 0, password, &any).is_ok();
+    let active = |disk: &MemoryDisk, slot: usize| {
+        Header::read(disk, 0, false).unwrap().active_slots().contains(&slot)
+    };
+    let before = volume(&cheap());
+    let mut volume = unlock(&before, 0, b"first", &any).unwrap();
+    // Slot 6 lies across two sectors of the header.
+    let change = |disk: &dyn Disk| {
+        assert_eq!(add(disk, &mut volume, b"second", Some(6)), "6");
+    };
+    let before = crashes(&before, change, |state, name| {
+        assert!(opens(state, b"first"), "{name}");
+        assert_eq!(active(state, 6), opens(state, b"second"), "{name}");
+    });
+
+    let mut material = vec![0; 256_000];
+    before.read_at(&mut material, 4096).unwrap();
+    let change = |disk: &dyn Disk| erase_slot(disk, 0, &mut volume.header, 0, false).unwrap();
+    crashes(&before, change, |state, name| {
+        assert!(opens(state, b"second"), "{name}");
+        if !active(state, 0) {
+            let mut left = vec![0; material.len()];
+            state.read_at(&mut left, 4096).unwrap();
+            assert!(left.iter().zip(&material).filter(|(a, b)| a == b).count() < 2000, "{name}");
+        }
+    });
 }
