@@ -1,28 +1,91 @@
-//! Deflate streams, RFC 1951.
+//! Compression into raw deflate streams, RFC 1951.
+//!
+//! One call, one stream. The input goes through a [`window`] of 64 KiB; [`parse`] makes
+//! literals and matches of it with what the [`matchfinder`] finds; [`block`] counts the
+//! symbols, has [`huffman`] make codes for them and writes them as [`bits`].
+
+mod bits;
+mod block;
+mod huffman;
+mod matchfinder;
+mod parse;
+mod tables;
+mod window;
 
 use crate::DeflateWindow;
+use bits::BitWriter;
+use block::Block;
+use matchfinder::Matchfinder;
+use parse::{Effort, Sequence};
+use window::{WINDOW_SIZE, Window};
 
 pub(crate) const DEFAULT_LEVEL: u8 = 3;
 
 /// Compresses clusters into raw deflate streams.
 pub(crate) struct Encoder {
-    inner: libdeflater::Compressor,
-    output: Vec<u8>,
+    window: Window,
+    finder: Finder,
+    effort: Effort,
+    sequences: Vec<Sequence>,
+    out: BitWriter,
+}
+
+enum Finder {
+    Near(Matchfinder<{ 4 << 10 }, { 4 << 10 }>),
+    Far(Matchfinder<{ 32 << 10 }, { 16 << 10 }>),
 }
 
 impl Encoder {
     /// An encoder for `level` (1 to 9) whose matches reach back as far as `window`.
-    pub(crate) fn new(_level: u8, _window: DeflateWindow) -> Self {
+    pub(crate) fn new(level: u8, window: DeflateWindow) -> Self {
         Self {
-            inner: libdeflater::Compressor::new(libdeflater::CompressionLvl::default()),
-            output: Vec::new(),
+            window: Window::new(),
+            finder: match window {
+                DeflateWindow::Kib4 => Finder::Near(Matchfinder::new()),
+                DeflateWindow::Kib32 => Finder::Far(Matchfinder::new()),
+            },
+            effort: Effort { good_length: usize::from(level) * 4 },
+            sequences: Vec::new(),
+            out: BitWriter::default(),
         }
     }
 
     /// The stream, or nothing if it is not smaller than `cluster`.
     pub(crate) fn compress(&mut self, cluster: &[u8]) -> Option<&[u8]> {
-        self.output.resize(cluster.len().checked_sub(1)?, 0);
-        let length = self.inner.deflate_compress(cluster, &mut self.output).ok()?;
-        self.output.get(..length)
+        let Self { window, finder, effort, sequences, out } = self;
+        match finder {
+            Finder::Near(finder) => compress(cluster, window, finder, *effort, sequences, out),
+            Finder::Far(finder) => compress(cluster, window, finder, *effort, sequences, out),
+        }
+        out.finish().filter(|stream| stream.len() < cluster.len())
+    }
+}
+
+fn compress<const REACH: usize, const BUCKETS: usize>(
+    cluster: &[u8],
+    window: &mut Window,
+    finder: &mut Matchfinder<REACH, BUCKETS>,
+    effort: Effort,
+    sequences: &mut Vec<Sequence>,
+    out: &mut BitWriter,
+) {
+    // Stored blocks make the most of it: five bytes and some bits for each of them.
+    out.restart(cluster.len() + 64 + cluster.len() / 1024);
+    finder.clear();
+    let mut history = 0;
+    let mut rest = cluster;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(rest.len().min(WINDOW_SIZE - history));
+        let before = window.end();
+        let start = window.refill(history, now);
+        if history > 0 {
+            finder.shift((before - history) as u16);
+        }
+        sequences.clear();
+        parse::parse(window, start, finder, effort, sequences);
+        let block = Block { bytes: window.slice(start, window.end()), sequences };
+        block::write(out, block, later.is_empty());
+        history = REACH;
+        rest = later;
     }
 }
