@@ -2,11 +2,13 @@
 
 use super::bits::BitWriter;
 use super::huffman::{Code, code_lengths, codes};
+use super::counts::Counts;
 use super::parse::Sequence;
 use super::tables::{
     DISTANCE_BASE, DISTANCE_EXTRA_BITS, DISTANCE_SYMBOLS, END_OF_BLOCK, LENGTH_BASE, LENGTH_CODE,
-    LENGTH_EXTRA_BITS, LITERAL_LENGTH_SYMBOLS, MATCH_MIN, distance_code,
+    LENGTH_EXTRA_BITS, LITERAL_LENGTH_SYMBOLS, MATCH_MIN,
 };
+use super::window::Window;
 
 /// Literal and length codes of at most 14 bits: four of them fit between two flushes.
 const LITERAL_LENGTH_LIMIT: usize = 14;
@@ -18,36 +20,29 @@ const CODE_LENGTH_SYMBOLS: usize = 19;
 const CODE_LENGTH_ORDER: [usize; CODE_LENGTH_SYMBOLS] =
     [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 const STORED_LENGTH_MAX: usize = 0xFFFF;
-const LITERALS_BETWEEN_FLUSHES: usize =
-    BitWriter::BITS_BETWEEN_FLUSHES as usize / LITERAL_LENGTH_LIMIT;
-
-/// One block's input: sequences, the bytes that they stand for, and literals after the last.
+/// One block's input: a range of the window, and the sequences found there. What follows the
+/// last of them is literals.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {
-    pub(crate) bytes: &'a [u8],
+    pub(crate) window: &'a Window,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
     pub(crate) sequences: &'a [Sequence],
 }
 
-/// How often each symbol occurs.
-struct Counts {
-    literal_length: [u32; LITERAL_LENGTH_SYMBOLS],
-    distance: [u32; DISTANCE_SYMBOLS],
-}
-
-/// Writes one block.
-pub(crate) fn write(out: &mut BitWriter, block: Block<'_>, last: bool) {
-    let counts = count(block);
+/// Writes one block whose symbols occur as often as `counts` says.
+pub(crate) fn write(out: &mut BitWriter, block: Block<'_>, counts: &Counts, last: bool) {
     let lengths = Lengths {
         literal_length: code_lengths(&counts.literal_length, LITERAL_LENGTH_LIMIT),
         distance: code_lengths(&counts.distance, DISTANCE_LIMIT),
     };
     let header = Header::new(&lengths);
-    let extra = extra_bits(&counts);
-    let dynamic = header.cost() + lengths.cost(&counts) + extra;
-    let fixed = FIXED.cost(&counts) + extra;
-    let stored = stored_cost(out, block.bytes.len());
+    let extra = counts.extra_bits();
+    let dynamic = header.cost() + lengths.cost(counts) + extra;
+    let fixed = FIXED.cost(counts) + extra;
+    let stored = stored_cost(out, block.end - block.start);
     if stored <= dynamic.min(fixed) {
-        write_stored(out, block.bytes, last);
+        write_stored(out, block.window.slice(block.start, block.end), last);
     } else if fixed <= dynamic {
         out.add(u64::from(last) | 1 << 1, 3);
         write_symbols(out, block, &FIXED);
@@ -56,48 +51,6 @@ pub(crate) fn write(out: &mut BitWriter, block: Block<'_>, last: bool) {
         header.write(out);
         write_symbols(out, block, &lengths);
     }
-}
-
-fn count(block: Block<'_>) -> Counts {
-    let mut counts =
-        Counts { literal_length: [0; LITERAL_LENGTH_SYMBOLS], distance: [0; DISTANCE_SYMBOLS] };
-    let mut rest = block.bytes;
-    for sequence in block.sequences {
-        let literals;
-        (literals, rest) = take(rest, usize::from(sequence.literals));
-        rest = take(rest, usize::from(sequence.length)).1;
-        for &literal in literals {
-            let slot = &mut counts.literal_length[usize::from(literal)];
-            *slot = slot.wrapping_add(1);
-        }
-        let code = usize::from(LENGTH_CODE[length_index(sequence)]);
-        let slot = &mut counts.literal_length[END_OF_BLOCK + 1 + code];
-        *slot = slot.wrapping_add(1);
-        let slot = &mut counts.distance[distance_code(sequence.distance).min(DISTANCE_SYMBOLS - 1)];
-        *slot = slot.wrapping_add(1);
-    }
-    for &literal in rest {
-        let slot = &mut counts.literal_length[usize::from(literal)];
-        *slot = slot.wrapping_add(1);
-    }
-    counts.literal_length[END_OF_BLOCK] = 1;
-    counts
-}
-
-#[inline(always)]
-fn take(bytes: &[u8], count: usize) -> (&[u8], &[u8]) {
-    bytes.split_at_checked(count).unwrap_or((bytes, &[]))
-}
-
-#[inline(always)]
-fn length_index(sequence: &Sequence) -> usize {
-    usize::from(sequence.length.wrapping_sub(MATCH_MIN as u16) & 0xFF)
-}
-
-fn extra_bits(counts: &Counts) -> u64 {
-    let lengths = counts.literal_length[END_OF_BLOCK + 1..].iter().zip(&LENGTH_EXTRA_BITS);
-    let distances = counts.distance.iter().zip(&DISTANCE_EXTRA_BITS);
-    lengths.chain(distances).map(|(&count, &bits)| u64::from(count) * u64::from(bits)).sum()
 }
 
 /// Code lengths of both alphabets.
@@ -286,25 +239,35 @@ fn write_symbols(out: &mut BitWriter, block: Block<'_>, lengths: &Lengths) {
         *slot = packed(code, 0, 0);
     }
 
-    let mut rest = block.bytes;
+    let mut at = block.start;
     for sequence in block.sequences {
-        let literals;
-        (literals, rest) = take(rest, usize::from(sequence.literals));
-        rest = take(rest, usize::from(sequence.length)).1;
-        write_literals(out, literals, &literal_codes);
-        add(out, length_codes[length_index(sequence)]);
-        let code = distance_code(sequence.distance) & 31;
+        let literals = usize::from(sequence.literals);
+        write_literals(out, block.window, at, literals, &literal_codes);
+        at = at.wrapping_add(literals).wrapping_add(usize::from(sequence.length));
+        let length = sequence.length.wrapping_sub(MATCH_MIN as u16);
+        add(out, length_codes[usize::from(length & 0xFF)]);
+        let code = usize::from(sequence.distance_code & 31);
         add(out, distance_codes[code]);
-        let code = code.min(DISTANCE_SYMBOLS - 1);
-        let extra = sequence.distance.wrapping_sub(DISTANCE_BASE[code]);
-        out.add(u64::from(extra), DISTANCE_EXTRA_BITS[code].into());
+        let extra = sequence.distance.wrapping_sub(DISTANCE_BASE_BITS[code].0);
+        out.add(u64::from(extra), DISTANCE_BASE_BITS[code].1.into());
         out.flush();
     }
-    write_literals(out, rest, &literal_codes);
+    write_literals(out, block.window, at, block.end.wrapping_sub(at), &literal_codes);
     let end = codes_of_literals[END_OF_BLOCK];
     out.add(u64::from(end.bits), end.length.into());
     out.flush();
 }
+
+/// Base and extra bits of each distance code, with room for a masked index.
+static DISTANCE_BASE_BITS: [(u16, u16); 32] = {
+    let mut pairs = [(0, 0); 32];
+    let mut code = 0;
+    while code < DISTANCE_SYMBOLS {
+        pairs[code] = (DISTANCE_BASE[code], DISTANCE_EXTRA_BITS[code] as u16);
+        code += 1;
+    }
+    pairs
+};
 
 #[inline(always)]
 fn add(out: &mut BitWriter, packed: u32) {
@@ -312,13 +275,27 @@ fn add(out: &mut BitWriter, packed: u32) {
 }
 
 #[inline(always)]
-fn write_literals(out: &mut BitWriter, literals: &[u8], codes: &[u32; 256]) {
-    for few in literals.chunks(LITERALS_BETWEEN_FLUSHES) {
-        for &literal in few {
+fn write_literals(
+    out: &mut BitWriter,
+    window: &Window,
+    start: usize,
+    count: usize,
+    codes: &[u32; 256],
+) {
+    let mut at = start as u16;
+    for _ in 0..count / 4 {
+        for literal in window.load4(at).to_le_bytes() {
             add(out, codes[usize::from(literal)]);
         }
         out.flush();
+        at = at.wrapping_add(4);
     }
+    // The last few without a branch: codes that are not meant become empty.
+    for (index, literal) in window.load4(at).to_le_bytes().into_iter().take(3).enumerate() {
+        let meant = u32::from(index < count % 4);
+        add(out, codes[usize::from(literal)] & meant.wrapping_neg());
+    }
+    out.flush();
 }
 
 /// Bits of a block stored from where `out` stands.

@@ -13,8 +13,7 @@ pub(crate) const QUICK_LENGTH: usize = 7;
 pub(crate) struct Found(u32);
 
 impl Found {
-    /// No match.
-    pub(crate) const NONE: Self = Self(0);
+    const NONE: Self = Self(0);
 
     #[inline(always)]
     fn new(length: u32, position: u16) -> Self {
@@ -78,23 +77,52 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         *bucket = *bucket << 16 | u64::from(position);
     }
 
-    /// The best match at `position`, which is remembered. Of its length at most `limit` counts.
+    /// The best match at `position`, which is remembered. Its length may reach `limit`, or
+    /// the quick length if that is more.
     #[inline(always)]
-    pub(crate) fn find(&mut self, window: &Window, position: u16, limit: usize) -> Found {
-        let next = window.load(position);
+    pub(crate) fn find(
+        &mut self,
+        window: &Window,
+        next: u64,
+        position: u16,
+        limit: usize,
+    ) -> Option<Found> {
         let bucket = &mut self.buckets[Self::slot(next)];
         let candidates = *bucket;
         *bucket = candidates << 16 | u64::from(position);
 
+        // Most positions have no match: these branches are then all foreseen.
+        let quad = next as u32;
+        let distance_less_one = position.wrapping_sub(candidates as u16).wrapping_sub(1);
+        let recent = usize::from(distance_less_one) < REACH;
+        let hit = (window.load4(candidates as u16) == quad)
+            | (window.load4((candidates >> 16) as u16) == quad)
+            | (window.load4((candidates >> 32) as u16) == quad)
+            | (window.load4((candidates >> 48) as u16) == quad);
+        if !(recent & hit) {
+            return None;
+        }
+        Self::best(window, next, position, candidates, limit)
+    }
+
+    /// The best match among candidates.
+    #[inline(never)]
+    fn best(
+        window: &Window,
+        next: u64,
+        position: u16,
+        candidates: u64,
+        limit: usize,
+    ) -> Option<Found> {
         let mut best = Found::NONE;
         for way in 0..WAYS {
             let candidate = (candidates >> (16 * way)) as u16;
             best = best.max(Self::judge(window, next, position, candidate));
         }
         if best.length() >= QUICK_LENGTH {
-            best = Self::longest(window, position, candidates, limit);
+            best = Self::longest(window, next, position, candidates, limit);
         }
-        best
+        (best.length() >= 4).then_some(best)
     }
 
     /// Compares the first bytes, without a branch.
@@ -110,8 +138,13 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
 
     /// The longest match among candidates of which one has at least the quick length.
     #[inline(always)]
-    fn longest(window: &Window, position: u16, candidates: u64, limit: usize) -> Found {
-        let next = window.load(position);
+    fn longest(
+        window: &Window,
+        next: u64,
+        position: u16,
+        candidates: u64,
+        limit: usize,
+    ) -> Found {
         let mut best = Found::NONE;
         for way in 0..WAYS {
             let candidate = (candidates >> (16 * way)) as u16;

@@ -6,15 +6,16 @@
 
 mod bits;
 mod block;
+mod counts;
 mod huffman;
 mod matchfinder;
 mod parse;
+mod split;
 mod tables;
 mod window;
 
 use crate::DeflateWindow;
 use bits::BitWriter;
-use block::Block;
 use matchfinder::Matchfinder;
 use parse::{Effort, Sequence};
 use window::{WINDOW_SIZE, Window};
@@ -82,9 +83,7 @@ fn compress<const REACH: usize, const BUCKETS: usize>(
             finder.shift((before - history) as u16);
         }
         sequences.clear();
-        parse::parse(window, start, finder, effort, sequences);
-        let block = Block { bytes: window.slice(start, window.end()), sequences };
-        block::write(out, block, later.is_empty());
+        split::parse_and_write(out, window, start, finder, effort, sequences, later.is_empty());
         history = REACH;
         rest = later;
     }

@@ -1,7 +1,8 @@
 //! The alphabets of RFC 1951, section 3.2.5, as lookup tables made at compile time.
 
-/// Literals 0 to 255, end of block, 29 length codes.
-pub(crate) const LITERAL_LENGTH_SYMBOLS: usize = 286;
+/// Literals 0 to 255, end of block, 29 length codes; the last two never occur, but the fixed
+/// code reckons with them.
+pub(crate) const LITERAL_LENGTH_SYMBOLS: usize = 288;
 /// The end-of-block symbol.
 pub(crate) const END_OF_BLOCK: usize = 256;
 /// Distance codes.

@@ -52,6 +52,15 @@ impl Window {
         u64::from_le_bytes(eight)
     }
 
+    /// Four bytes at `position`, the first one lowest.
+    #[inline(always)]
+    pub(crate) fn load4(&self, position: u16) -> u32 {
+        let at = usize::from(position);
+        let mut four = [0; 4];
+        four.copy_from_slice(&self.bytes[at..at + 4]);
+        u32::from_le_bytes(four)
+    }
+
     /// How many bytes at `a` and `b`, with `b` behind `a`, are the same; at most `limit`, of
     /// which the first `known` need no look. `b + limit` must not pass the end.
     #[inline(always)]
