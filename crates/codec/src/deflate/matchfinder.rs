@@ -33,6 +33,17 @@ impl Found {
     }
 }
 
+/// Positions to compare with, most recent first.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidates(u64);
+
+impl Candidates {
+    #[inline(always)]
+    fn way(self, way: u32) -> u16 {
+        (self.0 >> (16 * way)) as u16
+    }
+}
+
 /// A hash table of the most recent positions where each four bytes were seen.
 ///
 /// A bucket is four 16-bit positions in one word, the most recent lowest, so that
@@ -77,55 +88,49 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         *bucket = *bucket << 16 | u64::from(position);
     }
 
-    /// The best match at `position`, which is remembered. Its length may reach `limit`, or
-    /// the quick length if that is more.
+    /// Remembers `position`, where `next` stands, and returns the positions that were seen
+    /// before with the same hash.
     #[inline(always)]
-    pub(crate) fn find(
-        &mut self,
-        window: &Window,
-        next: u64,
-        position: u16,
-        limit: usize,
-    ) -> Option<Found> {
+    pub(crate) fn enter(&mut self, next: u64, position: u16) -> Candidates {
         let bucket = &mut self.buckets[Self::slot(next)];
         let candidates = *bucket;
         *bucket = candidates << 16 | u64::from(position);
-
-        // Most positions have no match: these branches are then all foreseen.
-        let quad = next as u32;
-        let distance_less_one = position.wrapping_sub(candidates as u16).wrapping_sub(1);
-        let recent = usize::from(distance_less_one) < REACH;
-        let hit = (window.load4(candidates as u16) == quad)
-            | (window.load4((candidates >> 16) as u16) == quad)
-            | (window.load4((candidates >> 32) as u16) == quad)
-            | (window.load4((candidates >> 48) as u16) == quad);
-        if !(recent & hit) {
-            return None;
-        }
-        Self::best(window, next, position, candidates, limit)
+        Candidates(candidates)
     }
 
-    /// The best match among candidates.
-    #[inline(never)]
-    fn best(
+    /// Whether one of the candidates has the four bytes of `next` and the nearest is in reach.
+    #[inline(always)]
+    pub(crate) fn promises(
         window: &Window,
         next: u64,
         position: u16,
-        candidates: u64,
-        limit: usize,
-    ) -> Option<Found> {
-        let mut best = Found::NONE;
-        for way in 0..WAYS {
-            let candidate = (candidates >> (16 * way)) as u16;
-            best = best.max(Self::judge(window, next, position, candidate));
-        }
-        if best.length() >= QUICK_LENGTH {
-            best = Self::longest(window, next, position, candidates, limit);
-        }
-        (best.length() >= 4).then_some(best)
+        candidates: Candidates,
+    ) -> bool {
+        let quad = next as u32;
+        let distance_less_one = position.wrapping_sub(candidates.way(0)).wrapping_sub(1);
+        let near = usize::from(distance_less_one) < REACH;
+        let same = (window.load4(candidates.way(0)) == quad)
+            | (window.load4(candidates.way(1)) == quad)
+            | (window.load4(candidates.way(2)) == quad)
+            | (window.load4(candidates.way(3)) == quad);
+        near & same
     }
 
-    /// Compares the first bytes, without a branch.
+    /// The best match, of whose length at most [`QUICK_LENGTH`] is known. Takes no branch.
+    #[inline(always)]
+    pub(crate) fn quick(
+        window: &Window,
+        next: u64,
+        position: u16,
+        candidates: Candidates,
+    ) -> Found {
+        let mut best = Self::judge(window, next, position, candidates.way(0));
+        for way in 1..WAYS {
+            best = best.max(Self::judge(window, next, position, candidates.way(way)));
+        }
+        best
+    }
+
     #[inline(always)]
     fn judge(window: &Window, next: u64, position: u16, candidate: u16) -> Found {
         const LAST_BYTE: u64 = 1 << 63;
@@ -136,24 +141,33 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         Found::new(length * in_reach, candidate)
     }
 
-    /// The longest match among candidates of which one has at least the quick length.
+    /// The longest match, given that `quick` is the best one and has the quick length.
     #[inline(always)]
-    fn longest(
+    pub(crate) fn longest(
         window: &Window,
-        next: u64,
         position: u16,
-        candidates: u64,
+        candidates: Candidates,
+        quick: Found,
         limit: usize,
     ) -> Found {
-        let mut best = Found::NONE;
+        let mut length = window.common(quick.position(), position, QUICK_LENGTH, limit);
+        let mut best = quick.position();
         for way in 0..WAYS {
-            let candidate = (candidates >> (16 * way)) as u16;
-            let quick = Self::judge(window, next, position, candidate);
-            if quick.length() >= QUICK_LENGTH {
-                let length = window.common(candidate, position, QUICK_LENGTH, limit);
-                best = best.max(Found::new(length as u32, candidate));
+            let candidate = candidates.way(way);
+            // A longer match has the eight bytes that end one past the length so far.
+            let tail = length.wrapping_sub(7) as u16;
+            let same_tail = window.load(candidate.wrapping_add(tail))
+                == window.load(position.wrapping_add(tail));
+            let distance_less_one = position.wrapping_sub(candidate).wrapping_sub(1);
+            let nearer = quick.position() <= candidate;
+            if same_tail & !nearer & (usize::from(distance_less_one) < REACH) {
+                let this = window.common(candidate, position, 0, limit);
+                if this > length {
+                    length = this;
+                    best = candidate;
+                }
             }
         }
-        best
+        Found::new(length as u32, best)
     }
 }

@@ -1,7 +1,7 @@
 //! Turns bytes into literals and matches: lazy parsing.
 
 use super::counts::Counts;
-use super::matchfinder::{Found, Matchfinder};
+use super::matchfinder::{Matchfinder, QUICK_LENGTH};
 use super::tables::{MATCH_MAX, distance_code};
 use super::window::Window;
 
@@ -43,9 +43,10 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
     let mut literals_start = start;
     let mut at = start;
     while at < stop {
-        let next = window.load(at as u16);
-        let limit = (end - at).min(MATCH_MAX);
-        let Some(mut found) = finder.find(window, next, at as u16, limit) else {
+        let position = at as u16;
+        let next = window.load(position);
+        let candidates = finder.enter(next, position);
+        if !Matchfinder::<REACH, BUCKETS>::promises(window, next, position, candidates) {
             counts.add_literal(next as u8);
             at += 1;
             let skip = (at - literals_start) >> PATIENCE_BITS;
@@ -57,19 +58,35 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
                 at = resume;
             }
             continue;
-        };
-        while found.length() < effort.good_length && at + 1 < end {
-            let after = window.load(at as u16 + 1);
-            let limit = (end - at - 1).min(MATCH_MAX);
-            match finder.find(window, after, at as u16 + 1, limit) {
-                Some(later) if is_better(at, found, later) => {
-                    counts.add_literal(window.load4(at as u16) as u8);
-                    at += 1;
-                    found = later;
-                }
-                _ => break,
-            }
         }
+        let mut found = Matchfinder::<REACH, BUCKETS>::quick(window, next, position, candidates);
+        let next_position = position.wrapping_add(1);
+        let after = window.load(next_position);
+        let later_candidates = finder.enter(after, next_position);
+        let later = Matchfinder::<REACH, BUCKETS>::quick(window, after, next_position, later_candidates);
+        let insert_from = at + 2;
+        let mut wait = later.length() > found.length();
+        let longer = if wait { later } else { found };
+        if longer.length() < LENGTH_MIN {
+            counts.add_literal(next as u8);
+            at += 1;
+            continue;
+        }
+        if longer.length() >= QUICK_LENGTH {
+            let limit = (end - at).min(MATCH_MAX);
+            if found.length() >= QUICK_LENGTH {
+                found = Matchfinder::<REACH, BUCKETS>::longest(window, position, candidates, found, limit);
+                wait = false;
+            } else {
+                let limit = (end - at - 1).min(MATCH_MAX);
+                found = Matchfinder::<REACH, BUCKETS>::longest(window, next_position, later_candidates, later, limit);
+            }
+        } else {
+            found = longer;
+        }
+        let literal = &mut counts.literal_length[usize::from(next as u8)];
+        *literal = literal.wrapping_add(u32::from(wait));
+        at += usize::from(wait);
         let length = found.length().min(end - at);
         if length < LENGTH_MIN {
             break;
@@ -84,7 +101,7 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         });
         counts.add_match(length, distance_code);
         let match_end = at + length;
-        at += if found.length() < effort.good_length { 2 } else { 1 };
+        at = insert_from;
         while at < match_end {
             finder.insert(window, at as u16);
             at += 1;
@@ -98,8 +115,3 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
     at.max(stop)
 }
 
-/// Whether the match at the position after `at` is worth a literal more.
-#[inline(always)]
-fn is_better(_at: usize, found: Found, next: Found) -> bool {
-    next.length() > found.length()
-}
