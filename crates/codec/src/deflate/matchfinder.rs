@@ -109,10 +109,7 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         let quad = next as u32;
         let distance_less_one = position.wrapping_sub(candidates.way(0)).wrapping_sub(1);
         let near = usize::from(distance_less_one) < REACH;
-        let same = (window.load4(candidates.way(0)) == quad)
-            | (window.load4(candidates.way(1)) == quad)
-            | (window.load4(candidates.way(2)) == quad)
-            | (window.load4(candidates.way(3)) == quad);
+        let same = window.load4(candidates.way(0)) == quad;
         near & same
     }
 
