@@ -130,12 +130,13 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
 
     #[inline(always)]
     fn judge(window: &Window, next: u64, position: u16, candidate: u16) -> Found {
+        // A difference in the last byte for certain, and one in the first if out of reach.
         const LAST_BYTE: u64 = 1 << 63;
-        let difference = (window.load(candidate) ^ next) | LAST_BYTE;
+        let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidate);
+        let out_of_reach = u64::from(distance_less_one >> REACH.trailing_zeros());
+        let difference = (window.load(candidate) ^ next) | LAST_BYTE | out_of_reach;
         let length = difference.trailing_zeros() >> 3;
-        let distance_less_one = position.wrapping_sub(candidate).wrapping_sub(1);
-        let in_reach = u32::from(usize::from(distance_less_one) < REACH);
-        Found::new(length * in_reach, candidate)
+        Found::new(length, candidate)
     }
 
     /// The longest match, given that `quick` is the best one and has the quick length.

@@ -32,7 +32,7 @@ pub(crate) struct Encoder {
 }
 
 enum Finder {
-    Near(Matchfinder<{ 4 << 10 }, { 64 << 10 }>),
+    Near(Matchfinder<{ 4 << 10 }, { 16 << 10 }>),
     Far(Matchfinder<{ 32 << 10 }, { 16 << 10 }>),
 }
 
