@@ -13,9 +13,6 @@ pub(crate) struct BitWriter {
 }
 
 impl BitWriter {
-    /// Most bits that may be added between two flushes: 7 may be left over from before.
-    pub(crate) const BITS_BETWEEN_FLUSHES: u32 = 56;
-
     /// Starts an empty stream that may become `capacity` bytes long.
     pub(crate) fn restart(&mut self, capacity: usize) {
         let size = capacity.saturating_add(8);
@@ -35,8 +32,8 @@ impl BitWriter {
         self.waiting_count = self.waiting_count.wrapping_add(count);
     }
 
-    /// Moves whole bytes out, so that [`BITS_BETWEEN_FLUSHES`](Self::BITS_BETWEEN_FLUSHES)
-    /// can be added again.
+    /// Moves whole bytes out, so that 56 bits
+    /// can be added again: seven may be left over.
     #[inline(always)]
     pub(crate) fn flush(&mut self) {
         if let Some(room) = self.bytes.get_mut(self.position..).and_then(|b| b.first_chunk_mut()) {

@@ -1,8 +1,8 @@
 //! Blocks, RFC 1951, section 3.2: the cheapest of stored, fixed and dynamic codes.
 
 use super::bits::BitWriter;
-use super::huffman::{Code, code_lengths, codes};
 use super::counts::Counts;
+use super::huffman::{Code, code_lengths, codes};
 use super::parse::Sequence;
 use super::tables::{
     DISTANCE_BASE, DISTANCE_EXTRA_BITS, DISTANCE_SYMBOLS, END_OF_BLOCK, LENGTH_BASE, LENGTH_CODE,

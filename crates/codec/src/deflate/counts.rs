@@ -29,7 +29,8 @@ impl Counts {
     #[inline(always)]
     pub(crate) fn add_match(&mut self, length: usize, distance_code: usize) {
         let code = usize::from(LENGTH_CODE[length.wrapping_sub(MATCH_MIN) & 0xFF]);
-        let count = &mut self.literal_length[(END_OF_BLOCK + 1 + code).min(LITERAL_LENGTH_SYMBOLS - 1)];
+        let count =
+            &mut self.literal_length[(END_OF_BLOCK + 1 + code).min(LITERAL_LENGTH_SYMBOLS - 1)];
         *count = count.wrapping_add(1);
         let count = &mut self.distance[distance_code.min(DISTANCE_SYMBOLS - 1)];
         *count = count.wrapping_add(1);
@@ -67,7 +68,10 @@ impl Counts {
 fn entropy(counts: &[u32]) -> u64 {
     let total: u32 = counts.iter().sum();
     let log_total = log2(total);
-    counts.iter().map(|&count| u64::from(count) * u64::from(log_total.wrapping_sub(log2(count)))).sum()
+    counts
+        .iter()
+        .map(|&count| u64::from(count) * u64::from(log_total.wrapping_sub(log2(count))))
+        .sum()
 }
 
 /// The binary logarithm in units of 1/256; 0 of 0.

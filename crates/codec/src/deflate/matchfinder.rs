@@ -2,6 +2,9 @@
 
 use super::window::{Window, zeroed};
 
+/// Fewest buckets in use.
+const BUCKETS_MIN: usize = 256;
+
 /// Positions remembered for each hash.
 const WAYS: u32 = 4;
 
@@ -13,8 +16,6 @@ pub(crate) const QUICK_LENGTH: usize = 7;
 pub(crate) struct Found(u32);
 
 impl Found {
-    const NONE: Self = Self(0);
-
     #[inline(always)]
     fn new(length: u32, position: u16) -> Self {
         Self(length << 16 | u32::from(position))
@@ -51,16 +52,22 @@ impl Candidates {
 /// place is position 0: that is a candidate like any other, since the bytes are compared.
 pub(crate) struct Matchfinder<const REACH: usize, const BUCKETS: usize> {
     buckets: Box<[u64; BUCKETS]>,
+    /// One less than the buckets in use, a power of two.
+    mask: usize,
 }
 
 impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
     pub(crate) fn new() -> Self {
-        Self { buckets: zeroed() }
+        Self { buckets: zeroed(), mask: BUCKETS - 1 }
     }
 
-    /// Forgets all positions.
-    pub(crate) fn clear(&mut self) {
-        self.buckets.fill(0);
+    /// Forgets all positions, and prepares for so many bytes of input. A small cluster takes
+    /// fewer buckets, since clearing them all would take longer than compressing it.
+    pub(crate) fn restart(&mut self, input_length: usize) {
+        let in_use = input_length.saturating_mul(2).clamp(BUCKETS_MIN.min(BUCKETS), BUCKETS);
+        let in_use = in_use.checked_next_power_of_two().unwrap_or(BUCKETS).min(BUCKETS);
+        self.mask = in_use - 1;
+        self.buckets[..in_use].fill(0);
     }
 
     /// Follows a window whose bytes moved `by` places to the front.
@@ -76,23 +83,36 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
     }
 
     #[inline(always)]
-    fn slot(next: u64) -> usize {
+    fn slot(&self, next: u64) -> usize {
         let hash = (next as u32).wrapping_mul(0x9E37_79B1);
-        (hash >> (32 - BUCKETS.trailing_zeros())) as usize & (BUCKETS - 1)
+        (hash >> (32 - BUCKETS.trailing_zeros())) as usize & self.mask
     }
 
-    /// Remembers `position`.
+    /// Remembers all positions from `from` up to `to`.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, window: &Window, position: u16) {
-        let bucket = &mut self.buckets[Self::slot(window.load(position))];
-        *bucket = *bucket << 16 | u64::from(position);
+    pub(crate) fn insert(&mut self, window: &Window, from: usize, to: usize) {
+        let mut at = from;
+        while at < to {
+            // Eight bytes serve four positions, and those past the end change nothing: fewer
+            // loads, and no branch that depends on the last two bits of the length.
+            let mut next = window.load(at as u16);
+            for step in 0..4 {
+                let slot = self.slot(next);
+                let bucket = &mut self.buckets[slot];
+                let with = *bucket << 16 | u64::from((at as u16).wrapping_add(step));
+                *bucket = if usize::from(step) < to - at { with } else { *bucket };
+                next >>= 8;
+            }
+            at += 4;
+        }
     }
 
     /// Remembers `position`, where `next` stands, and returns the positions that were seen
     /// before with the same hash.
     #[inline(always)]
     pub(crate) fn enter(&mut self, next: u64, position: u16) -> Candidates {
-        let bucket = &mut self.buckets[Self::slot(next)];
+        let slot = self.slot(next);
+        let bucket = &mut self.buckets[slot];
         let candidates = *bucket;
         *bucket = candidates << 16 | u64::from(position);
         Candidates(candidates)

@@ -17,7 +17,7 @@ mod window;
 use crate::DeflateWindow;
 use bits::BitWriter;
 use matchfinder::Matchfinder;
-use parse::{Effort, Sequence};
+use parse::Sequence;
 use window::{WINDOW_SIZE, Window};
 
 pub(crate) const DEFAULT_LEVEL: u8 = 3;
@@ -26,7 +26,6 @@ pub(crate) const DEFAULT_LEVEL: u8 = 3;
 pub(crate) struct Encoder {
     window: Window,
     finder: Finder,
-    effort: Effort,
     sequences: Vec<Sequence>,
     out: BitWriter,
 }
@@ -38,14 +37,13 @@ enum Finder {
 
 impl Encoder {
     /// An encoder for `level` (1 to 9) whose matches reach back as far as `window`.
-    pub(crate) fn new(level: u8, window: DeflateWindow) -> Self {
+    pub(crate) fn new(_level: u8, window: DeflateWindow) -> Self {
         Self {
             window: Window::new(),
             finder: match window {
                 DeflateWindow::Kib4 => Finder::Near(Matchfinder::new()),
                 DeflateWindow::Kib32 => Finder::Far(Matchfinder::new()),
             },
-            effort: Effort { good_length: usize::from(level) * 4 },
             sequences: Vec::new(),
             out: BitWriter::default(),
         }
@@ -53,10 +51,10 @@ impl Encoder {
 
     /// The stream, or nothing if it is not smaller than `cluster`.
     pub(crate) fn compress(&mut self, cluster: &[u8]) -> Option<&[u8]> {
-        let Self { window, finder, effort, sequences, out } = self;
+        let Self { window, finder, sequences, out } = self;
         match finder {
-            Finder::Near(finder) => compress(cluster, window, finder, *effort, sequences, out),
-            Finder::Far(finder) => compress(cluster, window, finder, *effort, sequences, out),
+            Finder::Near(finder) => compress(cluster, window, finder, sequences, out),
+            Finder::Far(finder) => compress(cluster, window, finder, sequences, out),
         }
         out.finish().filter(|stream| stream.len() < cluster.len())
     }
@@ -66,13 +64,12 @@ fn compress<const REACH: usize, const BUCKETS: usize>(
     cluster: &[u8],
     window: &mut Window,
     finder: &mut Matchfinder<REACH, BUCKETS>,
-    effort: Effort,
     sequences: &mut Vec<Sequence>,
     out: &mut BitWriter,
 ) {
     // Stored blocks make the most of it: five bytes and some bits for each of them.
     out.restart(cluster.len() + 64 + cluster.len() / 1024);
-    finder.clear();
+    finder.restart(cluster.len());
     let mut history = 0;
     let mut rest = cluster;
     while !rest.is_empty() {
@@ -83,7 +80,7 @@ fn compress<const REACH: usize, const BUCKETS: usize>(
             finder.shift((before - history) as u16);
         }
         sequences.clear();
-        split::parse_and_write(out, window, start, finder, effort, sequences, later.is_empty());
+        split::parse_and_write(out, window, start, finder, sequences, later.is_empty());
         history = REACH;
         rest = later;
     }

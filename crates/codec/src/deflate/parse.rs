@@ -20,13 +20,6 @@ pub(crate) struct Sequence {
     pub(crate) distance_code: u16,
 }
 
-/// How hard to look.
-#[derive(Clone, Copy)]
-pub(crate) struct Effort {
-    /// A match of this length is taken without looking whether the next byte begins a longer.
-    pub(crate) good_length: usize,
-}
-
 /// Appends to `sequences` what `window` holds from `start` to `stop`, and counts all symbols.
 /// Literals after the last match are left over. Returns where it stopped: the last match may
 /// reach further.
@@ -35,7 +28,6 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
     start: usize,
     stop: usize,
     finder: &mut Matchfinder<REACH, BUCKETS>,
-    effort: Effort,
     sequences: &mut Vec<Sequence>,
     counts: &mut Counts,
 ) -> usize {
@@ -63,7 +55,8 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         let next_position = position.wrapping_add(1);
         let after = window.load(next_position);
         let later_candidates = finder.enter(after, next_position);
-        let later = Matchfinder::<REACH, BUCKETS>::quick(window, after, next_position, later_candidates);
+        let later =
+            Matchfinder::<REACH, BUCKETS>::quick(window, after, next_position, later_candidates);
         let insert_from = at + 2;
         let mut wait = later.length() > found.length();
         let longer = if wait { later } else { found };
@@ -75,11 +68,19 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         if longer.length() >= QUICK_LENGTH {
             let limit = (end - at).min(MATCH_MAX);
             if found.length() >= QUICK_LENGTH {
-                found = Matchfinder::<REACH, BUCKETS>::longest(window, position, candidates, found, limit);
+                found = Matchfinder::<REACH, BUCKETS>::longest(
+                    window, position, candidates, found, limit,
+                );
                 wait = false;
             } else {
                 let limit = (end - at - 1).min(MATCH_MAX);
-                found = Matchfinder::<REACH, BUCKETS>::longest(window, next_position, later_candidates, later, limit);
+                found = Matchfinder::<REACH, BUCKETS>::longest(
+                    window,
+                    next_position,
+                    later_candidates,
+                    later,
+                    limit,
+                );
             }
         } else {
             found = longer;
@@ -101,11 +102,7 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         });
         counts.add_match(length, distance_code);
         let match_end = at + length;
-        at = insert_from;
-        while at < match_end {
-            finder.insert(window, at as u16);
-            at += 1;
-        }
+        finder.insert(window, insert_from, match_end);
         at = match_end;
         literals_start = at;
     }
@@ -114,4 +111,3 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
     }
     at.max(stop)
 }
-

@@ -4,7 +4,7 @@ use super::bits::BitWriter;
 use super::block::{self, Block};
 use super::counts::Counts;
 use super::matchfinder::Matchfinder;
-use super::parse::{self, Effort, Sequence};
+use super::parse::{self, Sequence};
 use super::window::Window;
 
 /// Input is taken in pieces of this size; a block is one or more of them.
@@ -28,7 +28,6 @@ pub(crate) fn parse_and_write<const REACH: usize, const BUCKETS: usize>(
     window: &Window,
     start: usize,
     finder: &mut Matchfinder<REACH, BUCKETS>,
-    effort: Effort,
     sequences: &mut Vec<Sequence>,
     last: bool,
 ) {
@@ -39,7 +38,7 @@ pub(crate) fn parse_and_write<const REACH: usize, const BUCKETS: usize>(
         let stop = if window.end() - stop < PIECE_SIZE / 2 { window.end() } else { stop };
         let mut counts = Counts::new();
         let first = sequences.len();
-        let end = parse::parse(window, at, stop, finder, effort, sequences, &mut counts);
+        let end = parse::parse(window, at, stop, finder, sequences, &mut counts);
         let entropy = counts.entropy();
         let piece = Piece {
             start: at,
@@ -56,14 +55,29 @@ pub(crate) fn parse_and_write<const REACH: usize, const BUCKETS: usize>(
                 let merged = before.counts.merged(&piece.counts);
                 let entropy = merged.entropy();
                 if entropy < before.entropy + piece.entropy + HEADER_COST {
-                    let covered: usize = sequences[before.first_sequence..before.last_sequence].iter().map(|s| usize::from(s.literals)+usize::from(s.length)).sum();
+                    let covered: usize = sequences[before.first_sequence..before.last_sequence]
+                        .iter()
+                        .map(|s| usize::from(s.literals) + usize::from(s.length))
+                        .sum();
                     let tail = before.end - before.start - covered;
                     if piece.first_sequence < piece.last_sequence {
-                    sequences[piece.first_sequence].literals += tail as u16;
+                        sequences[piece.first_sequence].literals += tail as u16;
                     }
-                    Piece { start: before.start, end, first_sequence: before.first_sequence, last_sequence: piece.last_sequence, counts: merged, entropy }
+                    Piece {
+                        start: before.start,
+                        end,
+                        first_sequence: before.first_sequence,
+                        last_sequence: piece.last_sequence,
+                        counts: merged,
+                        entropy,
+                    }
                 } else {
-                    let block = Block { window, start: before.start, end: before.end, sequences: &sequences[before.first_sequence..before.last_sequence] };
+                    let block = Block {
+                        window,
+                        start: before.start,
+                        end: before.end,
+                        sequences: &sequences[before.first_sequence..before.last_sequence],
+                    };
                     block::write(out, block, &before.counts, false);
                     piece
                 }
@@ -71,7 +85,12 @@ pub(crate) fn parse_and_write<const REACH: usize, const BUCKETS: usize>(
         });
     }
     if let Some(before) = pending {
-                    let block = Block { window, start: before.start, end: before.end, sequences: &sequences[before.first_sequence..before.last_sequence] };
-                    block::write(out, block, &before.counts, last);
+        let block = Block {
+            window,
+            start: before.start,
+            end: before.end,
+            sequences: &sequences[before.first_sequence..before.last_sequence],
+        };
+        block::write(out, block, &before.counts, last);
     }
 }
