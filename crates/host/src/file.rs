@@ -154,8 +154,12 @@ impl FileDisk {
         Ok(())
     }
 
-    /// Starts writing a range to the disk, without waiting for it.
+    /// Starts writing a range (length 0: up to the end) to the disk, without waiting for it.
+    /// Nothing when flushes do nothing.
     pub fn start_writeback(&self, offset: u64, length: u64) {
+        if self.options.no_flush {
+            return;
+        }
         device::start_writeback(self.file.as_fd(), offset, length);
     }
 

@@ -10,7 +10,7 @@ mod holder;
 mod lock;
 mod new_file;
 
-pub use copy::copy_in_kernel;
+pub use copy::{copy_in_kernel, shares_blocks};
 pub use file::{FileDisk, FileId, OpenOptions};
 pub use lock::{LockSet, Permission};
 pub use new_file::NewFile;

@@ -1,0 +1,340 @@
+//! Copying the content of images into another.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use disksmith_codec::{Compressor, DeflateWindow};
+use disksmith_disk::{Disk, Error, Kind, Result, ZeroMode};
+use disksmith_formats::{Compression, Image};
+use disksmith_open::Node;
+
+use crate::observer::{Meter, check_cancelled};
+use crate::pipeline::{self, Pipeline};
+use crate::plan::{Plan, Source};
+use crate::pool::{self, Shape};
+use crate::rate::RateLimit;
+use crate::transfer::{Action, Buffer, Ready, Step, Transfer, tell};
+use crate::{Observer, bitmaps};
+
+/// Written back to the disk behind the writer's back in runs of this many bytes, so that the
+/// flush at the end finds little to do.
+const WRITEBACK_STEP: u64 = 32 << 20;
+
+/// Whether data is copied by the kernel instead of through this process.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Offload {
+    /// Always where the bytes lie plainly in source and target (`-C`).
+    Always,
+    /// Never.
+    Never,
+    /// Where source and target lie on one filesystem that can share blocks between files.
+    #[default]
+    WhereShared,
+}
+
+/// What to copy, where to, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvertRequest<'a> {
+    /// The images whose contents follow each other in the target. A snapshot is made a source
+    /// by [`crate::snapshot_view`].
+    pub sources: &'a [&'a Node],
+    /// The target: made, opened for writing, its backing attached.
+    pub target: &'a Node,
+    /// The target reads as zero now: zeroes need not be written. True for new files, false for
+    /// devices, for images that were there before, and for images with a backing file.
+    pub target_is_zero: bool,
+    /// The target has a backing image (`-B`): what the topmost layer of a source does not have
+    /// is left to it.
+    pub target_has_backing: bool,
+    /// Store clusters compressed (`-c`) …
+    pub compress: bool,
+    /// … at this level; `None` = the codec's default …
+    pub level: Option<u8>,
+    /// … and, for deflate, with matches that reach so far.
+    pub deflate_window: DeflateWindow,
+    /// Zeroes in data of at least this many bytes are not stored (`-S`); 0: everything is
+    /// stored, holes of the source too.
+    pub sparse_size: u64,
+    /// Threads; `None` = what suits the machine (`-m`).
+    pub threads: Option<usize>,
+    /// Write pieces as they come instead of in order (`-W`).
+    pub out_of_order: bool,
+    /// Leave copying to the kernel (`-C`).
+    pub offload: Offload,
+    /// At most so many bytes per second (`-r`).
+    pub rate: Option<u64>,
+    /// Read errors give zeroes and a warning.
+    pub salvage: bool,
+    /// Copy the persistent bitmaps of the only source …
+    pub bitmaps: bool,
+    /// … but leave out with a warning those that cannot be trusted.
+    pub skip_broken_bitmaps: bool,
+}
+
+impl<'a> ConvertRequest<'a> {
+    /// A plain copy into a new and empty target, as `qemu-img convert` without options.
+    pub fn new(sources: &'a [&'a Node], target: &'a Node) -> Self {
+        Self {
+            sources,
+            target,
+            target_is_zero: true,
+            target_has_backing: false,
+            compress: false,
+            level: None,
+            deflate_window: DeflateWindow::default(),
+            sparse_size: 4096,
+            threads: None,
+            out_of_order: false,
+            offload: Offload::default(),
+            rate: None,
+            salvage: false,
+            bitmaps: false,
+            skip_broken_bitmaps: false,
+        }
+    }
+}
+
+/// Copies. When it returns, everything is written and flushed as far as the target's cache mode
+/// asks for.
+///
+/// The target's content and layout depend on the request alone, not on the number of threads
+/// (unless `out_of_order`).
+///
+/// # Errors
+///
+/// In qemu-img's words: `error while reading at byte N: …`, `error while writing at byte N: …`,
+/// `Compression not supported for this file format`, `output file is smaller than input file`.
+pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<()> {
+    let target = &*request.target.image;
+    let sources = Source::line_up(request.sources);
+    let total = sources.last().map_or(0, |last| last.start.saturating_add(last.size));
+    check(request, total)?;
+    let compression = match request.compress {
+        true => Some(target.compression().ok_or_else(no_compression)?),
+        false => None,
+    };
+    let unit = unit(request, compression);
+    let shape = shape(request, unit);
+    let offload = offload(request, compression);
+    let transfer = Transfer {
+        sources: &sources,
+        unit,
+        sparse: request.sparse_size,
+        find_zeroes: true,
+        compress: request.compress,
+        salvage: request.salvage,
+        offload,
+    };
+    let mut plan = Plan::new(&sources, unit, shape.step);
+    plan.whole_runs = offload;
+    plan.salvage = request.salvage.then_some(observer);
+    if request.target_has_backing {
+        plan.keep_from_depth = Some(1);
+        plan.backing_end = request.target.backing.as_ref().map(|node| node.image.size());
+    }
+    let meter = Meter::start(observer, total);
+    let placer = Placer {
+        request,
+        target,
+        transfer: &transfer,
+        observer,
+        meter: &meter,
+        rate: Mutex::new(RateLimit::new(request.rate)),
+        kernel_copies: AtomicBool::new(true),
+        written: AtomicU64::new(0),
+    };
+    pipeline::run(Pipeline {
+        workers: shape.workers,
+        buffers: (0..shape.buffers).map(|_| Buffer::default()).collect(),
+        state: &|| compression.map(|compression| compressor(request, compression)),
+        next: &mut || plan.next(),
+        work: &|compressor, piece, buffer| {
+            check_cancelled(observer)?;
+            transfer.prepare(compressor, &piece, buffer)
+        },
+        place: &|ready, buffer| placer.place(&ready, buffer),
+        unordered: request.out_of_order,
+    })?;
+    if let (true, [source]) = (request.bitmaps, request.sources) {
+        let skip = request.skip_broken_bitmaps;
+        bitmaps::copy_bitmaps(&*source.image, target, skip, observer)?;
+    }
+    target.flush().map_err(|error| error.context("error while writing"))?;
+    meter.finish();
+    Ok(())
+}
+
+fn check(request: &ConvertRequest<'_>, total: u64) -> Result<()> {
+    if request.target.image.size() < total {
+        return Err(Error::new(Kind::InvalidInput, "output file is smaller than input file"));
+    }
+    if request.bitmaps && !request.skip_broken_bitmaps {
+        request.sources.iter().try_for_each(|node| bitmaps::check_bitmaps(&*node.image))?;
+    }
+    Ok(())
+}
+
+fn no_compression() -> Error {
+    Error::new(Kind::Unsupported, "Compression not supported for this file format")
+}
+
+fn compressor(request: &ConvertRequest<'_>, compression: Compression) -> Compressor {
+    let options =
+        disksmith_codec::Options { level: request.level, deflate_window: request.deflate_window };
+    Compressor::new(compression.algorithm, options)
+}
+
+/// The granularity of the target: storage comes in clusters, so smaller holes save nothing.
+fn unit(request: &ConvertRequest<'_>, compression: Option<Compression>) -> u64 {
+    const LARGEST: u64 = 1 << 20;
+    if let Some(compression) = compression {
+        return compression.cluster_size;
+    }
+    let sparse = match request.sparse_size {
+        0 => 4096,
+        size => 1 << size.clamp(512, LARGEST).ilog2(),
+    };
+    match request.target.image.cluster_size() {
+        Some(cluster) => sparse.max(cluster),
+        None => sparse,
+    }
+}
+
+fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
+    match (request.threads, request.compress) {
+        (Some(threads), _) => Shape::new(threads, unit),
+        (None, true) => Shape::new(pool::cores(), unit),
+        (None, false) => Shape::copying(unit),
+    }
+}
+
+/// Whether the kernel can do the copying: the target is a plain window on a file.
+fn offload(request: &ConvertRequest<'_>, compression: Option<Compression>) -> bool {
+    let target = &*request.target.image;
+    if compression.is_some() || target.host_window().is_none() || request.salvage {
+        return false;
+    }
+    match request.offload {
+        Offload::Never => false,
+        Offload::Always => true,
+        Offload::WhereShared => request.sources.iter().all(|node| {
+            node.chain().all(|layer| match (layer_window(layer), target.host_window()) {
+                (Some((from, _)), Some((to, _))) => disksmith_host::shares_blocks(from, to),
+                _ => false,
+            })
+        }),
+    }
+}
+
+/// The file that the places in a layer's map mean, with the offset to add.
+fn layer_window(layer: &Node) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
+    match &layer.data_file {
+        Some((_, file)) => file.host_window(),
+        None => layer.image.storage().host_window(),
+    }
+}
+
+/// Carries steps out.
+struct Placer<'a> {
+    request: &'a ConvertRequest<'a>,
+    target: &'a dyn Image,
+    transfer: &'a Transfer<'a>,
+    observer: &'a dyn Observer,
+    meter: &'a Meter<'a>,
+    rate: Mutex<Option<RateLimit>>,
+    /// Cleared when the kernel refused once.
+    kernel_copies: AtomicBool,
+    written: AtomicU64,
+}
+
+impl Placer<'_> {
+    fn place(&self, ready: &Ready, buffer: &mut Buffer) -> Result<()> {
+        tell(ready, self.observer);
+        for step in &ready.steps {
+            self.step(ready, step, buffer).map_err(|error| match error.kind() {
+                Kind::Cancelled => error,
+                _ => error.context(format!("error while writing at byte {}", step.at)),
+            })?;
+        }
+        self.meter.advance(ready.end - ready.start)
+    }
+
+    fn step(&self, ready: &Ready, step: &Step, buffer: &mut Buffer) -> Result<()> {
+        let range = || {
+            let from = (step.at - ready.start) as usize;
+            from..from + step.length as usize
+        };
+        match &step.action {
+            Action::Keep => return Ok(()),
+            Action::Zero if self.request.target_is_zero => return Ok(()),
+            Action::Zero => self.target.write_zeroes(step.at, step.length, ZeroMode::Unmap)?,
+            Action::Write => self.target.write_at(&buffer.bytes[range()], step.at)?,
+            Action::Packed(packed) => {
+                self.target.write_packed(step.at, &buffer.packed[packed.clone()])?;
+            }
+            Action::Copy { source, layer, place, from } => {
+                return self.copy(step, *source, *layer, *place, *from, buffer);
+            }
+        }
+        self.wrote(step.length);
+        Ok(())
+    }
+
+    fn wrote(&self, bytes: u64) {
+        if let Some(rate) = &mut *self.rate.lock().unwrap_or_else(PoisonError::into_inner) {
+            rate.spend(bytes);
+        }
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        let after = before.saturating_add(bytes);
+        if before / WRITEBACK_STEP != after / WRITEBACK_STEP
+            && let Some(file) = &self.request.target.file
+        {
+            file.start_writeback(0, 0);
+        }
+    }
+
+    /// In the kernel as far as it goes, the rest by reading and writing.
+    fn copy(
+        &self,
+        step: &Step,
+        source: usize,
+        layer: usize,
+        place: u64,
+        from: u64,
+        buffer: &mut Buffer,
+    ) -> Result<()> {
+        const CHUNK: u64 = 64 << 20;
+        let node = self.transfer.sources[source].node;
+        let mut done = 0;
+        while done < step.length && self.kernel_copies.load(Ordering::Relaxed) {
+            check_cancelled(self.observer)?;
+            let windows =
+                node.chain().nth(layer).and_then(layer_window).zip(self.target.host_window());
+            let Some(((from_file, base), (to_file, start))) = windows else { break };
+            let chunk = CHUNK.min(step.length - done);
+            let copied = disksmith_host::copy_in_kernel(
+                (from_file, base + place + done),
+                (to_file, start + step.at + done),
+                chunk,
+            )?;
+            if copied == 0 {
+                self.kernel_copies.store(false, Ordering::Relaxed);
+            }
+            self.wrote(copied);
+            done += copied;
+        }
+        while done < step.length {
+            check_cancelled(self.observer)?;
+            let chunk = (step.length - done).min(1 << 20);
+            if (buffer.bytes.len() as u64) < chunk {
+                buffer.bytes.resize(chunk as usize, 0);
+            }
+            let bytes = &mut buffer.bytes[..chunk as usize];
+            node.image.read_at(bytes, from + done)?;
+            self.target.write_at(bytes, step.at + done)?;
+            self.wrote(chunk);
+            done += chunk;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Several threads work, one at a time places, in order.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use disksmith_disk::Result;
+
+/// The parts of a pipeline. `B` is a piece's buffer; how many there are bounds the memory and
+/// how far workers run ahead of placing.
+pub(crate) struct Pipeline<'a, S, B, P, R> {
+    /// Worker threads, at least one.
+    pub(crate) workers: usize,
+    /// Buffers, at least as many as workers.
+    pub(crate) buffers: Vec<B>,
+    /// Makes what a worker keeps between pieces.
+    pub(crate) state: &'a (dyn Fn() -> S + Sync),
+    /// The next piece; `None` at the end. Called by one thread at a time.
+    pub(crate) next: &'a mut (dyn FnMut() -> Result<Option<P>> + Send),
+    /// Reads and transforms a piece; several at once.
+    pub(crate) work: &'a (dyn Fn(&mut S, P, &mut B) -> Result<R> + Sync),
+    /// Takes the result. One at a time and in the order of the pieces, unless `unordered`.
+    pub(crate) place: &'a (dyn Fn(R, &mut B) -> Result<()> + Sync),
+    /// Results are placed as they come, several at once.
+    pub(crate) unordered: bool,
+}
+
+/// Runs until all pieces are placed or one failed. Of several failures the one of the first
+/// piece is told, and nothing behind it is placed (unless unordered).
+pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, R>) -> Result<()> {
+    let Pipeline { workers, buffers, state, next, work, place, unordered } = pipeline;
+    let source = Mutex::new(Source { next, index: 0, ended: false });
+    let shared = Shared {
+        line: Mutex::new(Line {
+            buffers,
+            finished: BTreeMap::new(),
+            turn: 0,
+            placing: false,
+            stopped: false,
+            failure: None,
+        }),
+        buffer_freed: Condvar::new(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers.max(1) {
+            scope.spawn(|| {
+                let _guard = StopOnPanic(&shared);
+                let mut state = state();
+                while let Some(mut buffer) = shared.take_buffer() {
+                    let Some((index, piece)) = take_piece(&source) else {
+                        shared.give_back(buffer);
+                        break;
+                    };
+                    let result = piece.and_then(|piece| work(&mut state, piece, &mut buffer));
+                    if unordered {
+                        let placed = result.and_then(|result| place(result, &mut buffer));
+                        shared.done(placed, buffer);
+                        continue;
+                    }
+                    shared.finish(index, result, buffer, place);
+                }
+            });
+        }
+    });
+    match lock(&shared.line).failure.take() {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+struct Source<'a, P> {
+    next: &'a mut (dyn FnMut() -> Result<Option<P>> + Send),
+    index: u64,
+    ended: bool,
+}
+
+/// The next piece with its number. A failure to plan takes its place in the order.
+fn take_piece<P>(source: &Mutex<Source<'_, P>>) -> Option<(u64, Result<P>)> {
+    let mut source = lock(source);
+    if source.ended {
+        return None;
+    }
+    let piece = (source.next)().transpose();
+    source.ended = !matches!(piece, Some(Ok(_)));
+    let index = source.index;
+    source.index += 1;
+    piece.map(|piece| (index, piece))
+}
+
+struct Shared<B, R> {
+    line: Mutex<Line<B, R>>,
+    buffer_freed: Condvar,
+}
+
+/// Finished pieces waiting for their turn, and free buffers.
+struct Line<B, R> {
+    buffers: Vec<B>,
+    finished: BTreeMap<u64, (Result<R>, B)>,
+    turn: u64,
+    placing: bool,
+    stopped: bool,
+    failure: Option<disksmith_disk::Error>,
+}
+
+impl<B, R> Shared<B, R> {
+    /// A buffer is taken before a piece, so that the piece whose turn is next always has one.
+    fn take_buffer(&self) -> Option<B> {
+        let mut line = lock(&self.line);
+        loop {
+            if line.stopped {
+                return None;
+            }
+            if let Some(buffer) = line.buffers.pop() {
+                return Some(buffer);
+            }
+            line = self.buffer_freed.wait(line).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, buffer: B) {
+        lock(&self.line).buffers.push(buffer);
+        // All: workers that wait must see that there are no more pieces.
+        self.buffer_freed.notify_all();
+    }
+
+    fn done(&self, placed: Result<()>, buffer: B) {
+        let mut line = lock(&self.line);
+        if let Err(error) = placed {
+            line.failure.get_or_insert(error);
+            line.stopped = true;
+        }
+        drop(line);
+        self.give_back(buffer);
+    }
+
+    /// Hands in a result. If nobody is placing, this thread places all whose turn it is.
+    fn finish(
+        &self,
+        index: u64,
+        result: Result<R>,
+        buffer: B,
+        place: &(dyn Fn(R, &mut B) -> Result<()> + Sync),
+    ) {
+        let mut line = lock(&self.line);
+        line.finished.insert(index, (result, buffer));
+        if line.placing {
+            return;
+        }
+        line.placing = true;
+        while !line.stopped {
+            let turn = line.turn;
+            let Some((result, mut buffer)) = line.finished.remove(&turn) else { break };
+            drop(line);
+            let placed = result.and_then(|result| place(result, &mut buffer));
+            line = lock(&self.line);
+            line.turn += 1;
+            line.buffers.push(buffer);
+            if let Err(error) = placed {
+                line.failure = Some(error);
+                line.stopped = true;
+            }
+            self.buffer_freed.notify_all();
+        }
+        line.placing = false;
+    }
+}
+
+/// A worker that dies of a bug must not leave the others waiting for its buffer.
+struct StopOnPanic<'a, B, R>(&'a Shared<B, R>);
+
+impl<B, R> Drop for StopOnPanic<'_, B, R> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.line).stopped = true;
+            self.0.buffer_freed.notify_all();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

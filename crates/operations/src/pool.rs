@@ -1,0 +1,43 @@
+//! How many threads and how large buffers an operation takes.
+
+/// Memory for the buffers of one pipeline, all together.
+const MEMORY: u64 = 32 << 20;
+/// Pieces are no larger: more makes nothing faster.
+const LARGEST_STEP: u64 = 1 << 20;
+/// Nor smaller: less costs system calls.
+const SMALLEST_STEP: u64 = 128 << 10;
+/// Most worker threads.
+pub(crate) const MAX_WORKERS: usize = 64;
+
+/// The shape of a pipeline.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Shape {
+    pub(crate) workers: usize,
+    pub(crate) buffers: usize,
+    /// Bytes per piece.
+    pub(crate) step: u64,
+}
+
+impl Shape {
+    /// For pieces of whole `unit`s (a power of two) and so many threads.
+    ///
+    /// Two more buffers than threads: one is being placed, one waits for that.
+    pub(crate) fn new(workers: usize, unit: u64) -> Self {
+        let most = usize::try_from(MEMORY / unit.max(SMALLEST_STEP)).unwrap_or(MAX_WORKERS);
+        let workers = workers.clamp(1, MAX_WORKERS.min(most.saturating_sub(2).max(1)));
+        let buffers = workers + 2;
+        let share = MEMORY / buffers as u64;
+        let step = (1 << share.max(1).ilog2()).clamp(SMALLEST_STEP, LARGEST_STEP).max(unit);
+        Self { workers, buffers, step }
+    }
+
+    /// Threads for work that mostly waits for the kernel.
+    pub(crate) fn copying(unit: u64) -> Self {
+        Self::new(cores().max(2).min(8), unit)
+    }
+}
+
+/// How many threads run at once here.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
