@@ -19,6 +19,7 @@ pub struct CryptDisk<D> {
     inner: D,
     offset: u64,
     cipher: SectorCipher,
+    first_sector: u64,
     /// Held alone while a sector is read, changed in part and written back.
     partial: RwLock<()>,
 }
@@ -27,7 +28,14 @@ impl<D: Disk> CryptDisk<D> {
     /// Everything of `inner` from byte `offset` on, sectors numbered from there. A part of a
     /// sector at the end is left out.
     pub fn new(inner: D, offset: u64, cipher: SectorCipher) -> Self {
-        Self { inner, offset, cipher, partial: RwLock::new(()) }
+        Self { inner, offset, cipher, first_sector: 0, partial: RwLock::new(()) }
+    }
+
+    /// The same with sectors numbered from `first` on, in units of 512 bytes (LUKS2's `iv_tweak`).
+    #[must_use]
+    pub fn numbered_from(mut self, first: u64) -> Self {
+        self.first_sector = first;
+        self
     }
 
     /// The disk below.
@@ -37,6 +45,11 @@ impl<D: Disk> CryptDisk<D> {
 
     fn sector(&self) -> u64 {
         self.cipher.sector_bytes() as u64
+    }
+
+    /// The number of the sector at byte `at` of the plain disk.
+    fn number(&self, at: u64) -> u64 {
+        self.first_sector.wrapping_add(at / SECTOR)
     }
 
     /// Where byte `at` of the plain disk lies below.
@@ -54,13 +67,13 @@ impl<D: Disk> CryptDisk<D> {
     /// Reads whole sectors.
     fn read_sectors(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         self.inner.read_at(buffer, self.below(offset)?)?;
-        self.cipher.decrypt(offset / SECTOR, buffer);
+        self.cipher.decrypt(self.number(offset), buffer);
         Ok(())
     }
 
     /// Writes whole sectors, leaving them encrypted in `buffer`.
     fn write_sectors(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.cipher.encrypt(offset / SECTOR, buffer);
+        self.cipher.encrypt(self.number(offset), buffer);
         self.inner.write_at(buffer, self.below(offset)?)
     }
 

@@ -20,6 +20,7 @@
 //!
 //! * [`SectorCipher`] turns whole sectors of plain data into encrypted ones and back.
 //! * [`luks`] reads, makes and changes LUKS1 headers, in a file of their own or inside a qcow2.
+//! * [`luks2`] unlocks LUKS2 volumes.
 //! * [`legacy_aes`] is the cipher of the first qcow and of qcow2 before LUKS.
 //! * [`CryptDisk`] shows an encrypted range of one disk as a disk of plain bytes.
 //!
@@ -32,6 +33,7 @@ mod iv;
 mod kdf;
 mod legacy;
 pub mod luks;
+pub mod luks2;
 mod modes;
 mod secret;
 mod sector;
