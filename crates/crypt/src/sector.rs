@@ -12,7 +12,6 @@ use crate::{CipherSpec, SECTOR};
 pub struct SectorCipher {
     spec: CipherSpec,
     sector_bytes: usize,
-    large_iv: bool,
     ivs: IvMaker,
     mode: Box<dyn SectorMode>,
 }
@@ -32,15 +31,7 @@ impl SectorCipher {
         }
         spec.check()?;
         let mode = build(spec, key)?;
-        Ok(Self { spec: *spec, sector_bytes, large_iv: false, ivs: IvMaker::new(spec, key)?, mode })
-    }
-
-    /// The same cipher with IVs that count whole sectors instead of 512 bytes (LUKS2's flag
-    /// `iv-large-sectors`). Callers go on counting 512 bytes.
-    #[must_use]
-    pub fn with_large_iv(mut self) -> Self {
-        self.large_iv = true;
-        self
+        Ok(Self { spec: *spec, sector_bytes, ivs: IvMaker::new(spec, key)?, mode })
     }
 
     /// Cipher, mode and IV generator.
@@ -72,8 +63,8 @@ impl SectorCipher {
 
     fn each_batch(&self, first: u64, data: &mut [u8], run: impl Fn(&mut [Iv], &mut [u8])) {
         assert!(data.len().is_multiple_of(self.sector_bytes), "data must be whole sectors");
-        let units = self.sector_bytes as u64 / SECTOR;
-        let (mut sector, step) = if self.large_iv { (first / units, 1) } else { (first, units) };
+        let step = self.sector_bytes as u64 / SECTOR;
+        let mut sector = first;
         let mut ivs = [[0; 16]; LANES];
         for batch in data.chunks_mut(LANES * self.sector_bytes) {
             let ivs = &mut ivs[..batch.len() / self.sector_bytes];

@@ -78,6 +78,7 @@ pub fn erase_slot(
     force: bool,
 ) -> Result<()> {
     if !header.slot(number)?.is_active() && !force {
+        // The blank at the end is QEMU's.
         let text = format!("Given keyslot {number} is already erased (inactive) ");
         return Err(Error::new(Kind::InvalidInput, text));
     }

@@ -18,8 +18,6 @@ pub(super) struct CryptSegment {
     pub(super) sector_bytes: usize,
     /// The number of the first sector, in units of 512 bytes.
     pub(super) iv_tweak: u64,
-    /// Sector numbers count whole sectors.
-    pub(super) large_iv: bool,
     encryption: String,
 }
 
@@ -45,7 +43,7 @@ pub(super) fn only(segments: &BTreeMap<String, Segment>) -> Result<CryptSegment>
     if integrity.is_some() {
         return Err(unsupported("LUKS2 volumes with integrity protection are not supported"));
     }
-    if let Some(flag) = flags.iter().find(|f| *f != "iv-large-sectors") {
+    if let Some(flag) = flags.first() {
         return Err(unsupported(format!("LUKS2 segment flag '{flag}' is not supported")));
     }
     let size = match size.as_str() {
@@ -64,7 +62,6 @@ pub(super) fn only(segments: &BTreeMap<String, Segment>) -> Result<CryptSegment>
         size,
         sector_bytes: *sector_size,
         iv_tweak: iv_tweak.0,
-        large_iv: !flags.is_empty(),
         encryption: encryption.clone(),
     })
 }

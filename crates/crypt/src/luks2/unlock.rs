@@ -61,7 +61,6 @@ impl Unlocked {
         let spec = segment.spec(self.volume_key.bytes().len())?;
         let key = self.volume_key.bytes();
         let cipher = SectorCipher::with_sector_bytes(&spec, key, segment.sector_bytes)?;
-        let cipher = if segment.large_iv { cipher.with_large_iv() } else { cipher };
         let rest = disk.size().checked_sub(segment.offset);
         let size = match (rest, segment.size) {
             (Some(rest), None) => rest,
