@@ -23,6 +23,12 @@ pub trait Image: Disk {
     /// The storage this image lies on.
     fn storage(&self) -> &Arc<dyn Disk>;
 
+    /// Writes everything that waits and leaves the image clean: nothing is done later, by
+    /// dropping it, that could fail. The image is not to be written to afterwards.
+    fn close(&self) -> Result<()> {
+        self.flush()
+    }
+
     /// Bytes per cluster, where the format has clusters.
     fn cluster_size(&self) -> Option<u64> {
         None

@@ -11,6 +11,7 @@
 mod driver;
 mod image;
 mod options;
+pub mod qcow2;
 pub mod raw;
 
 pub use driver::{CreateRequest, Driver, OpenMode, OpenRequest, driver, drivers, probe};

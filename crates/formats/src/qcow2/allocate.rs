@@ -90,9 +90,12 @@ impl Meta {
     fn first_free(&mut self) -> Result<u64> {
         loop {
             self.check_offset(self.hint)?;
-            match self.scan(self.hint, u64::MAX)? {
+            match self.scan(self.hint, 1)? {
                 Some((true, _)) => return Ok(self.hint),
-                Some((false, run)) => self.hint += run,
+                Some((false, _)) => {
+                    let used = self.scan(self.hint, u64::MAX)?;
+                    self.hint += used.map_or(1, |(_, run)| run);
+                }
                 None => self.new_block(self.hint, self.hint)?,
             }
         }
@@ -148,7 +151,8 @@ impl Meta {
 
     fn tables(&self) -> [(u64, u64, &'static str); 4] {
         let header = &self.header;
-        let directory = self.extensions.bitmaps.map_or((0, 0), |b| (b.directory_offset, b.directory_size));
+        let directory =
+            self.extensions.bitmaps.map_or((0, 0), |b| (b.directory_offset, b.directory_size));
         let table_bytes = u64::from(header.refcount_table_clusters) << header.cluster_bits;
         [
             (0, 1, "qcow2_header"),
@@ -193,7 +197,8 @@ impl Meta {
     fn name_of_table(&self, cluster: u64) -> &'static str {
         let shape = self.shape;
         let holds = |offset: u64, length: u64| {
-            length > 0 && (shape.cluster(offset)..=shape.cluster(offset + length - 1)).contains(&cluster)
+            length > 0
+                && (shape.cluster(offset)..=shape.cluster(offset + length - 1)).contains(&cluster)
         };
         if let Some((_, _, name)) = self.tables().into_iter().find(|(o, l, _)| holds(*o, *l)) {
             return name;

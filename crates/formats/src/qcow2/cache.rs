@@ -74,11 +74,8 @@ impl SliceCache {
         while base < offset + length {
             self.make_room();
             let size = self.size as usize;
-            let slice = Slice {
-                bytes: vec![0; size].into_boxed_slice(),
-                used: self.clock,
-                dirty: 0..size,
-            };
+            let slice =
+                Slice { bytes: vec![0; size].into_boxed_slice(), used: self.clock, dirty: 0..size };
             self.slices.insert(base, slice);
             self.dirty.insert(base);
             base += self.size;
@@ -168,10 +165,11 @@ impl SliceCache {
             self.slices.insert(base, Slice { bytes, used: 0, dirty: 0..0 });
         }
         let clock = self.clock;
-        let slice = self
-            .slices
-            .entry(base)
-            .or_insert_with(|| Slice { bytes: Box::default(), used: 0, dirty: 0..0 });
+        let slice = self.slices.entry(base).or_insert_with(|| Slice {
+            bytes: Box::default(),
+            used: 0,
+            dirty: 0..0,
+        });
         slice.used = clock;
         Ok(slice)
     }

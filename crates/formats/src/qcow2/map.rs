@@ -96,7 +96,8 @@ impl Meta {
                     break;
                 }
             };
-            let offset = if index == 0 { within - u64::from(skipped) * shape.unit_size() } else { 0 };
+            let offset =
+                if index == 0 { within - u64::from(skipped) * shape.unit_size() } else { 0 };
             let part = Run { place: part.place.advanced(offset), length: part.length - offset };
             match &mut run {
                 None => run = Some(part),

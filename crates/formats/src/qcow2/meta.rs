@@ -6,9 +6,7 @@ use std::sync::Arc;
 use disksmith_disk::{Disk, Error, Kind, Result};
 
 use super::cache::SliceCache;
-use super::layout::{
-    self, Extensions, Header, L1Entry, L2Entry, Shape, SnapshotEntry, put,
-};
+use super::layout::{self, Extensions, Header, L1Entry, L2Entry, Shape, SnapshotEntry, put};
 use super::open::Opened;
 use super::quarantine::Quarantine;
 use crate::OpenMode;
@@ -101,7 +99,8 @@ impl Meta {
 
     /// The data file must stay a valid raw image.
     pub(super) fn data_file_raw(&self) -> bool {
-        self.has_data_file() && self.header.autoclear_features & layout::AUTOCLEAR_DATA_FILE_RAW != 0
+        self.has_data_file()
+            && self.header.autoclear_features & layout::AUTOCLEAR_DATA_FILE_RAW != 0
     }
 
     /// Where the L2 entry for a guest offset lies; `None` if there is no table.
@@ -112,10 +111,8 @@ impl Meta {
             return Ok(None);
         }
         if !self.shape.aligned(entry.offset()) {
-            let text = format!(
-                "L2 table offset {:#x} unaligned (L1 index: {index:#x})",
-                entry.offset()
-            );
+            let text =
+                format!("L2 table offset {:#x} unaligned (L1 index: {index:#x})", entry.offset());
             return Err(self.damaged(&text));
         }
         Ok(Some(entry.offset() + self.shape.l2_index(guest) * self.shape.entry_size()))
@@ -221,15 +218,13 @@ impl Meta {
     /// block before the table names it.
     fn write_refcounts(&mut self) -> Result<()> {
         let storage = Arc::clone(&self.storage);
-        let written = self.blocks.write_dirty(&*storage, |_| true)?;
-        if !self.table_dirty.is_empty() {
-            storage.flush()?;
-            let place = self.header.refcount_table_offset;
-            write_entries(&*storage, place, &self.table, &mut self.table_dirty)?;
+        self.blocks.write_dirty(&*storage, |_| true)?;
+        if self.table_dirty.is_empty() {
             return Ok(());
         }
-        let _ = written;
-        Ok(())
+        storage.flush()?;
+        let place = self.header.refcount_table_offset;
+        write_entries(&*storage, place, &self.table, &mut self.table_dirty)
     }
 
     /// Data, refcounts and new L2 tables first; then what points to them.

@@ -106,12 +106,13 @@ impl Qcow2 {
         while at < pieces.len() {
             let tail = pieces.get(at..).unwrap_or_default();
             let (start, length, count) = packed_span(tail, &shape);
-            let mut packed = vec![0; length as usize];
-            // Bytes past the end of the file: the last sector may be cut short.
-            let known = tail.len() == 1 && self.unpacked.contains(tail.first());
-            if !known {
-                read_padded(&*self.storage, &mut packed, start)?;
+            if self.copy_kept(tail, &shape, &mut rest) {
+                at += 1;
+                continue;
             }
+            let mut packed = vec![0; length as usize];
+            // The last sector may be cut short by the end of the file.
+            read_padded(&*self.storage, &mut packed, start)?;
             for piece in tail.iter().take(count) {
                 let (part, left) = rest.split_at_mut(piece.run.length as usize);
                 self.unpack(piece, &shape, &packed, start, part)?;
@@ -120,6 +121,21 @@ impl Qcow2 {
             at += count;
         }
         Ok(())
+    }
+
+    /// Serves the first piece from what is kept, if it is.
+    fn copy_kept(&self, pieces: &[Piece], shape: &Shape, rest: &mut &mut [u8]) -> bool {
+        let Some(Piece { run: Run { place: Place::Compressed(entry), length }, guest }) =
+            pieces.first()
+        else {
+            return false;
+        };
+        let Some(cluster) = self.unpacked.find(*entry) else { return false };
+        let within = shape.within(*guest) as usize;
+        let (part, left) = std::mem::take(rest).split_at_mut(*length as usize);
+        part.copy_from_slice(cluster.get(within..within + part.len()).unwrap_or_default());
+        *rest = left;
+        true
     }
 
     fn unpack(
@@ -140,14 +156,9 @@ impl Qcow2 {
             return self.unpacked.decompress(stream, part).with_context(attempt);
         }
         let within = shape.within(piece.guest) as usize;
-        let cluster = match self.unpacked.find(entry, piece.guest) {
-            Some(cluster) => cluster,
-            None => {
-                let mut cluster = vec![0; cluster_size];
-                self.unpacked.decompress(stream, &mut cluster).with_context(attempt)?;
-                self.unpacked.keep(entry, cluster)
-            }
-        };
+        let mut cluster = vec![0; cluster_size];
+        self.unpacked.decompress(stream, &mut cluster).with_context(attempt)?;
+        let cluster = self.unpacked.keep(entry, cluster);
         part.copy_from_slice(cluster.get(within..within + part.len()).unwrap_or_default());
         Ok(())
     }
@@ -162,7 +173,10 @@ fn packed_span(pieces: &[Piece], shape: &Shape) -> (u64, u64, usize) {
         let (low, high) = (place.offset, place.offset + place.length);
         if count == 0 {
             (start, end) = (low, high);
-        } else if low >= start && low <= end && high - start <= PACKED_READ_MOST.max(shape.cluster_size()) {
+        } else if low >= start
+            && low <= end
+            && high - start <= PACKED_READ_MOST.max(shape.cluster_size())
+        {
             end = end.max(high);
         } else {
             break;
@@ -206,14 +220,7 @@ impl Unpacked {
         result
     }
 
-    fn contains(&self, piece: Option<&Piece>) -> bool {
-        match piece.map(|piece| piece.run.place) {
-            Some(Place::Compressed(entry)) => lock(&self.clusters).by_entry.contains_key(&entry.raw),
-            _ => false,
-        }
-    }
-
-    fn find(&self, entry: L2Entry, _guest: u64) -> Option<Arc<Vec<u8>>> {
+    fn find(&self, entry: L2Entry) -> Option<Arc<Vec<u8>>> {
         let mut kept = lock(&self.clusters);
         kept.clock += 1;
         let clock = kept.clock;

@@ -20,7 +20,8 @@ impl Meta {
             return Ok(None);
         }
         if !self.shape.aligned(offset) {
-            let text = format!("Refblock offset {offset:#x} unaligned (reftable index: {index:#x})");
+            let text =
+                format!("Refblock offset {offset:#x} unaligned (reftable index: {index:#x})");
             return Err(self.damaged(&text));
         }
         Ok(Some(offset))
@@ -195,7 +196,8 @@ impl Meta {
         let per_block = self.shape.block_entries();
         let old_clusters = u64::from(self.header.refcount_table_clusters);
         let start = (self.table.len() as u64) << self.shape.block_bits();
-        let mut clusters = self.shape.clusters((index + 1) * 8).max(old_clusters + old_clusters / 2 + 1);
+        let mut clusters =
+            self.shape.clusters((index + 1) * 8).max(old_clusters + old_clusters / 2 + 1);
         let mut blocks = 1;
         loop {
             let area = blocks + clusters;

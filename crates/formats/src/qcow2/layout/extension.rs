@@ -243,10 +243,7 @@ fn parse_crypto(header: &Header, data: &[u8]) -> Result<CryptoHeader, ExtensionE
     Ok(CryptoHeader { offset, length })
 }
 
-fn parse_bitmaps(
-    header: &Header,
-    data: &[u8],
-) -> Result<Option<BitmapsExtension>, ExtensionError> {
+fn parse_bitmaps(header: &Header, data: &[u8]) -> Result<Option<BitmapsExtension>, ExtensionError> {
     use ExtensionError as E;
     let fields = (be32(data, 0), be32(data, 4), be64(data, 8), be64(data, 16));
     let (Some(nb_bitmaps), Some(reserved), Some(directory_size), Some(directory_offset)) = fields

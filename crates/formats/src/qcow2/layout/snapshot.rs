@@ -149,7 +149,9 @@ mod tests {
             SnapshotParse::Entry(Box::new(entry), bytes.len())
         );
         for cut in 0..73 {
-            assert!(matches!(SnapshotEntry::parse(&bytes[..cut]), SnapshotParse::More(n) if n > cut));
+            assert!(
+                matches!(SnapshotEntry::parse(&bytes[..cut]), SnapshotParse::More(n) if n > cut)
+            );
         }
     }
 }

@@ -1,0 +1,122 @@
+//! Changes of the header: features, names, and closing.
+
+use std::sync::Arc;
+
+use disksmith_disk::{Disk, Error, Kind, Result};
+
+use super::Qcow2;
+use super::layout::{self, put};
+use super::meta::Meta;
+use super::open::BACKING_NAME_MOST;
+use super::util::{exclusive, lock};
+use crate::Backing;
+
+impl Meta {
+    /// Writes header, extensions and backing name anew, durably. Unknown ones are kept.
+    pub(super) fn rewrite_header(&mut self) -> Result<()> {
+        let mut header = self.header.clone();
+        let bytes = self
+            .extensions
+            .encode(&mut header, self.backing.as_deref())
+            .ok_or_else(|| Error::new(Kind::OutOfSpace, "No space left in the file header"))?;
+        let mut cluster = vec![0; self.shape.cluster_size() as usize];
+        put(&mut cluster, 0, &bytes);
+        // A fresh file need not be a cluster long yet.
+        self.storage.write_at(&cluster, 0)?;
+        self.storage.flush()?;
+        self.header = header;
+        Ok(())
+    }
+
+    /// Writes the three feature words, durably.
+    pub(super) fn write_features(&mut self) -> Result<()> {
+        if self.shape.version < 3 {
+            return Ok(());
+        }
+        let mut bytes = [0; 24];
+        put(&mut bytes, 0, &self.header.incompatible_features.to_be_bytes());
+        put(&mut bytes, 8, &self.header.compatible_features.to_be_bytes());
+        put(&mut bytes, 16, &self.header.autoclear_features.to_be_bytes());
+        self.storage.write_at(&bytes, 72)?;
+        self.storage.flush()
+    }
+
+    /// Before the first change of guest data: with lazy refcounts, the image is marked dirty.
+    pub(super) fn note_change(&mut self) -> Result<()> {
+        let lazy = self.header.compatible_features & layout::COMPATIBLE_LAZY_REFCOUNTS != 0;
+        match lazy && !self.header.has(layout::INCOMPATIBLE_DIRTY) {
+            true => self.mark_dirty(),
+            false => Ok(()),
+        }
+    }
+
+    /// Marks the image as one to be repaired by the next writer, durably. Nothing in version 2.
+    pub(super) fn mark_dirty(&mut self) -> Result<()> {
+        if self.shape.version < 3 || self.header.has(layout::INCOMPATIBLE_DIRTY) {
+            return Ok(());
+        }
+        self.header.incompatible_features |= layout::INCOMPATIBLE_DIRTY;
+        self.write_features()
+    }
+
+    /// Takes the mark off, durably; everything else must have been written.
+    pub(super) fn mark_clean(&mut self) -> Result<()> {
+        if !self.header.has(layout::INCOMPATIBLE_DIRTY) {
+            return Ok(());
+        }
+        self.header.incompatible_features &= !layout::INCOMPATIBLE_DIRTY;
+        self.write_features()
+    }
+}
+
+impl Qcow2 {
+    /// Writes everything and leaves the image clean.
+    pub(super) fn close_image(&self) -> Result<()> {
+        if !self.mode.writes() {
+            return Ok(());
+        }
+        let _gate = exclusive(&self.gate);
+        let mut meta = lock(&self.meta);
+        let meta = &mut *meta;
+        if meta.stopped {
+            return Ok(());
+        }
+        if meta.is_dirty() {
+            self.write_back(meta)?;
+        }
+        // The last counts of freed clusters were written after the last flush.
+        self.storage.flush()?;
+        meta.mark_clean()
+    }
+
+    /// Writes the name of another backing image into the header.
+    pub(super) fn name_backing(&self, backing: Option<&Backing>) -> Result<()> {
+        let _gate = exclusive(&self.gate);
+        let mut meta = lock(&self.meta);
+        meta.check_writable()?;
+        if backing.is_some_and(|b| b.name.len() as u64 > BACKING_NAME_MOST) {
+            return Err(Error::new(Kind::InvalidInput, "Backing file name too long"));
+        }
+        if backing.is_some() && meta.data_file_raw() {
+            return Err(Error::new(
+                Kind::InvalidInput,
+                "Backing file and data-file-raw cannot be used at the same time",
+            ));
+        }
+        let old = (meta.backing.clone(), meta.extensions.backing_format.clone());
+        let bytes = |text: &String| text.clone().into_bytes();
+        meta.backing = backing.map(|b| bytes(&b.name)).filter(|name| !name.is_empty());
+        let format = backing.and_then(|b| b.format.as_ref()).map(bytes);
+        meta.extensions.backing_format = format.filter(|name| !name.is_empty());
+        let result = meta.rewrite_header();
+        if result.is_err() {
+            (meta.backing, meta.extensions.backing_format) = old;
+        }
+        result
+    }
+
+    /// The storage below.
+    pub(super) fn storage_disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.storage)
+    }
+}

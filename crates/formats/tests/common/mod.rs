@@ -1,0 +1,104 @@
+//! Helpers of the integration tests.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use disksmith_disk::Disk;
+use disksmith_formats::{Image, OpenMode, OpenRequest, driver};
+use disksmith_host::{FileDisk, OpenOptions};
+
+/// A folder that goes away.
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+/// A file that is made if it is not there.
+pub fn image_file(path: &Path) -> FileDisk {
+    let options = OpenOptions { write: true, create: true, no_flush: true, ..Default::default() };
+    FileDisk::open(path, options).unwrap()
+}
+
+/// Opens a qcow2 image.
+pub fn open(storage: Arc<dyn Disk>, mode: OpenMode) -> Arc<dyn Image> {
+    let request = OpenRequest { mode, ..OpenRequest::default() };
+    (driver("qcow2").unwrap().open)(storage, request).unwrap()
+}
+
+/// Runs qemu-img, which must succeed.
+pub fn qemu_img(args: &[&str]) -> String {
+    let output = run("qemu-img", "qemu-utils", args);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "qemu-img {args:?}: {text}{errors}");
+    text
+}
+
+/// Runs qemu-io commands on a qcow2 image, which must succeed.
+pub fn qemu_io(path: &Path, commands: &[&str]) {
+    let mut args = vec!["-f", "qcow2"];
+    for command in commands {
+        args.extend(["-c", command]);
+    }
+    args.push(path.to_str().unwrap());
+    let output = run("qemu-io", "qemu-utils", &args);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !text.contains("failed"), "{args:?}: {text}{errors}");
+}
+
+fn run(program: &str, package: &str, args: &[&str]) -> Output {
+    Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} (Debian package {package}): {error}"))
+}
+
+/// Bytes with runs of zero, runs that compress and runs that do not.
+pub fn pattern(length: usize) -> Vec<u8> {
+    let mut random = Random::new(length as u64);
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let run = 1000 + random.below(150_000) as usize;
+        match random.below(3) {
+            0 => bytes.extend(std::iter::repeat_n(0, run)),
+            1 => bytes.extend((0..run).map(|n| (n / 57 % 251) as u8)),
+            _ => bytes.extend(random.bytes(run)),
+        }
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Xorshift: the same numbers on every run.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 11) % limit.max(1)
+    }
+
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(length).collect()
+    }
+}
