@@ -1,0 +1,197 @@
+//! Kernel loop devices (root).
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use disksmith_disk::{Context, Error, Kind, Result};
+
+const LOOP_CLR_FD: libc::c_ulong = 0x4c01;
+const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
+const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
+
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+const LO_FLAGS_PARTSCAN: u32 = 8;
+const LO_FLAGS_DIRECT_IO: u32 = 16;
+
+/// Free devices are raced for; so often another one is tried.
+const ATTEMPTS: u32 = 16;
+
+/// How to set up a loop device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoopOptions {
+    /// Where the device begins in the file, in bytes.
+    pub offset: u64,
+    /// Its size in bytes; 0 = to the end of the file.
+    pub size_limit: u64,
+    /// Nothing can be written.
+    pub read_only: bool,
+    /// Past the page cache.
+    pub direct: bool,
+    /// The device goes when its last user does.
+    pub auto_clear: bool,
+    /// Bytes per sector; 0 = 512.
+    pub sector: u32,
+}
+
+/// A loop device that is set up.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LoopDevice {
+    /// `/dev/loop0`.
+    pub device: PathBuf,
+    /// The file behind it.
+    pub file: PathBuf,
+    /// Where it begins in the file, in bytes.
+    pub offset: u64,
+    /// Its size limit in bytes, 0 = none.
+    pub size_limit: u64,
+    /// Nothing can be written.
+    pub read_only: bool,
+}
+
+/// `struct loop_info64` of the kernel's interface (include/uapi/linux/loop.h).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo64 {
+    lo_device: u64,
+    lo_inode: u64,
+    lo_rdevice: u64,
+    lo_offset: u64,
+    lo_sizelimit: u64,
+    lo_number: u32,
+    lo_encrypt_type: u32,
+    lo_encrypt_key_size: u32,
+    lo_flags: u32,
+    lo_file_name: [u8; 64],
+    lo_crypt_name: [u8; 64],
+    lo_encrypt_key: [u8; 32],
+    lo_init: [u64; 2],
+}
+
+/// `struct loop_config` of the kernel's interface.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo64,
+    reserved: [u64; 8],
+}
+
+/// Makes a loop device of a file; the kernel reads its partition table.
+pub fn attach(file: &Path, options: &LoopOptions) -> Result<LoopDevice> {
+    let attempt = || format!("Could not make a loop device of '{}'", file.display());
+    let backing =
+        File::options().read(true).write(!options.read_only).open(file).with_context(attempt)?;
+    let control = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")
+        .with_context(attempt)
+        .map_err(|e| {
+            e.with_hint("Loop devices need root; without it, use a FUSE folder: attach IMAGE DIR.")
+        })?;
+    let mut last = Error::new(Kind::InUse, "no loop device is free");
+    for _ in 0..ATTEMPTS {
+        // SAFETY: LOOP_CTL_GET_FREE takes no argument and answers a number.
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+        if number < 0 {
+            return Err(Error::from(std::io::Error::last_os_error()).context(attempt()));
+        }
+        let device = PathBuf::from(format!("/dev/loop{number}"));
+        match configure(&device, &backing, options) {
+            Ok(()) => {
+                return Ok(LoopDevice {
+                    device,
+                    file: file.to_path_buf(),
+                    offset: options.offset,
+                    size_limit: options.size_limit,
+                    read_only: options.read_only,
+                });
+            }
+            Err(error) if error.errno() == Some(libc::EBUSY) => last = error,
+            Err(error) => return Err(error.context(attempt())),
+        }
+    }
+    Err(last.context(attempt()))
+}
+
+fn configure(device: &Path, backing: &File, options: &LoopOptions) -> Result<()> {
+    let open = File::options().read(true).write(!options.read_only).open(device)?;
+    let mut flags = LO_FLAGS_PARTSCAN;
+    for (on, flag) in [
+        (options.read_only, LO_FLAGS_READ_ONLY),
+        (options.auto_clear, LO_FLAGS_AUTOCLEAR),
+        (options.direct, LO_FLAGS_DIRECT_IO),
+    ] {
+        flags |= if on { flag } else { 0 };
+    }
+    let info = LoopInfo64 {
+        lo_device: 0,
+        lo_inode: 0,
+        lo_rdevice: 0,
+        lo_offset: options.offset,
+        lo_sizelimit: options.size_limit,
+        lo_number: 0,
+        lo_encrypt_type: 0,
+        lo_encrypt_key_size: 0,
+        lo_flags: flags,
+        lo_file_name: [0; 64],
+        lo_crypt_name: [0; 64],
+        lo_encrypt_key: [0; 32],
+        lo_init: [0; 2],
+    };
+    let config = LoopConfig {
+        fd: backing.as_raw_fd() as u32,
+        block_size: options.sector,
+        info,
+        reserved: [0; 8],
+    };
+    // SAFETY: LOOP_CONFIGURE reads one struct loop_config, which lives through the call.
+    match unsafe { libc::ioctl(open.as_raw_fd(), LOOP_CONFIGURE, &raw const config) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
+/// Takes a loop device apart.
+pub fn detach(device: &Path) -> Result<()> {
+    let attempt = || format!("Could not detach '{}'", device.display());
+    let open = File::open(device).with_context(attempt)?;
+    // SAFETY: LOOP_CLR_FD takes no argument.
+    match unsafe { libc::ioctl(open.as_raw_fd(), LOOP_CLR_FD) } {
+        0 => Ok(()),
+        _ => Err(Error::from(std::io::Error::last_os_error()).context(attempt())),
+    }
+}
+
+/// The loop devices that are set up, by number.
+pub fn list() -> Vec<LoopDevice> {
+    let Ok(blocks) = fs::read_dir("/sys/block") else { return Vec::new() };
+    let mut found: Vec<(u32, LoopDevice)> = blocks
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let number = name.strip_prefix("loop")?.parse().ok()?;
+            let about = |what: &str| {
+                let text = fs::read_to_string(entry.path().join("loop").join(what)).ok()?;
+                Some(text.trim_end_matches('\n').to_string())
+            };
+            Some((
+                number,
+                LoopDevice {
+                    device: PathBuf::from(format!("/dev/{name}")),
+                    file: about("backing_file")?.into(),
+                    offset: about("offset")?.parse().ok()?,
+                    size_limit: about("sizelimit")?.parse().ok()?,
+                    read_only: fs::read_to_string(entry.path().join("ro")).ok()?.trim() == "1",
+                },
+            ))
+        })
+        .collect();
+    found.sort_by_key(|(number, _)| *number);
+    found.into_iter().map(|(_, device)| device).collect()
+}
+
+const _: () = assert!(size_of::<LoopInfo64>() == 232 && size_of::<LoopConfig>() == 304);
