@@ -1,1 +1,17 @@
-//! Filesystems without a kernel: ext2, ext3, ext4 and FAT
+//! Filesystems without a kernel: one interface, and `ext` (ext2, ext3, ext4) behind it.
+//!
+//! A [`Filesystem`] turns a [`Disk`](disksmith_disk::Disk) into a tree of files. It is addressed by
+//! inode numbers and byte-string names, takes `&self` everywhere and is safe to share between
+//! threads: fit to stand behind FUSE, a copy command or a reader in a test alike.
+//!
+//! This crate knows nothing of image formats, partitions or host paths (but for [`source`], which
+//! reads a host folder to fill a new filesystem with).
+
+pub mod ext;
+mod interface;
+pub mod source;
+
+pub use interface::{
+    Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem, NewFile, Rename, Seek,
+    Statistics, Time, errno, errors, resolve,
+};

@@ -1,0 +1,37 @@
+//! ext2, ext3 and ext4.
+//!
+//! The disk is an array of blocks, in groups. Each group has a bitmap of its blocks, a bitmap of
+//! its inodes and a table of inodes; the superblock (byte 1024) and the table of group descriptors
+//! tell where. An inode maps a file's blocks by pointers ([`indirect`]) or by a tree of extents
+//! ([`extents`]). Directories are files of entries ([`dirent`]), large ones with an index over name
+//! hashes ([`htree`]). Changes go through a transaction ([`core`]), written to the journal
+//! ([`journal`]) where there is one.
+//!
+//! Reference: the kernel's "ext4 data structures and algorithms" document, whose field names
+//! `layout` uses.
+
+mod allocate;
+mod bitmap;
+mod cache;
+mod checksum;
+mod content;
+mod core;
+mod directory;
+mod dirent;
+mod extents;
+mod features;
+mod filesystem;
+mod hash;
+mod htree;
+mod indirect;
+mod journal;
+mod layout;
+mod mapping;
+mod namespace;
+mod open;
+mod orphan;
+mod shape;
+mod xattr;
+
+pub use features::{Compat, FEATURES, Feature, FeatureSet, Incompat, RoCompat};
+pub use filesystem::Ext;
