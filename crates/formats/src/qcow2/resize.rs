@@ -108,6 +108,12 @@ impl Qcow2 {
         let data_file = meta.has_data_file();
         let mut behind = 0;
         let mut at = shape.start(start);
+        if matches!(mode, Preallocation::Falloc | Preallocation::Full) {
+            // Tables first, so that the data is one run.
+            for index in shape.l1_index(at)..shape.l1_entries(end) {
+                meta.own_entry_place(index << shape.l1_shift())?;
+            }
+        }
         while at < end {
             meta.relieve()?;
             let run = meta.run(at, shape.cluster_size())?;
@@ -124,6 +130,9 @@ impl Qcow2 {
             let data = self.data_disk()?;
             return reserve(&*data, start, end - start, mode);
         }
+        // Of the last cluster, only the units that the guest can see.
+        let unseen = (shape.cluster_size() - shape.within(end)) % shape.cluster_size();
+        behind -= (unseen / shape.unit_size() * shape.unit_size()).min(behind);
         let storage = self.storage_disk();
         if behind > storage.size() {
             // Storage that was not reserved exists nevertheless: readers need not care.
