@@ -1,2 +1,7 @@
-//! The program.
-fn main() {}
+//! The program: see the library for everything it does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    disksmith::program::main()
+}

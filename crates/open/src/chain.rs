@@ -28,6 +28,8 @@ pub struct Node {
     pub data_file: Option<(PathBuf, Arc<FileDisk>)>,
     /// The image under it.
     pub backing: Option<Arc<Node>>,
+    /// What was asked for.
+    pub spec: ImageSpec,
     /// The format was guessed from the content.
     pub probed: bool,
     /// Further formats that the content fits.
@@ -40,20 +42,53 @@ impl Node {
         std::iter::successors(Some(self), |node| node.backing.as_deref())
     }
 
-    /// The path of the backing image that this image names, resolved.
-    pub fn backing_path(&self) -> Option<PathBuf> {
+    /// The name that says how to open it again: its path, or an option tree if there is more
+    /// to say than that.
+    pub fn filename(&self) -> String {
+        let path = self.path.as_deref().map(|path| path.to_string_lossy().into_owned());
+        match path {
+            Some(path) if self.spec.is_plain() => path,
+            _ => self.spec.as_json(self.image.format()),
+        }
+    }
+
+    /// The path of the file that holds the guest's data.
+    pub fn data_name(&self) -> String {
+        let path = self.data_file.as_ref().map(|(path, _)| path.as_path()).or(self.path.as_deref());
+        path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// The name of the backing image that this image names, resolved against its own place;
+    /// protocol names stay as they are.
+    pub fn full_backing_name(&self) -> Option<String> {
         let name = self.image.backing()?.name;
         match Name::parse(&name) {
-            Name::Path(name) => Some(resolve(self.path.as_deref()?, &name.to_string_lossy())),
-            _ => None,
+            Name::Path(path) => {
+                let path = resolve(self.path.as_deref()?, &path.to_string_lossy());
+                Some(path.to_string_lossy().into_owned())
+            }
+            _ => Some(name),
         }
+    }
+
+    /// The backing image that this image names, as something to open. Only plain paths are.
+    pub fn backing_spec(&self) -> Result<ImageSpec> {
+        let backing = self.image.backing().unwrap_or_default();
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        let path = plain_reference(path, &backing.name, "backing file")?;
+        let shown = path.to_string_lossy().into_owned();
+        Ok(ImageSpec::from_path(path, &shown, backing.format.as_deref()))
     }
 }
 
 /// Opens what `spec` names. Errors read `Could not open 'NAME': reason`.
 pub fn open(spec: &ImageSpec, settings: &Settings) -> Result<Node> {
-    let mut opener = Opener { settings, seen: HashSet::new(), depth: 0 };
-    opener.top(spec).with_context(|| format!("Could not open '{}'", spec.shown))
+    open_plainly(spec, settings).with_context(|| format!("Could not open '{}'", spec.shown))
+}
+
+/// Opens what `spec` names; errors are the bare reason.
+pub fn open_plainly(spec: &ImageSpec, settings: &Settings) -> Result<Node> {
+    Opener { settings, seen: HashSet::new(), depth: 0 }.top(spec)
 }
 
 /// Opens a plain host file with cache and write settings.
@@ -108,6 +143,7 @@ impl Opener<'_> {
         let mut node = Node {
             image,
             shown: spec.shown.clone(),
+            spec: spec.clone(),
             path: Some(path),
             file: Some(file),
             data_file,
@@ -222,22 +258,28 @@ impl Opener<'_> {
             )
             .with_hint("Open it without --untrusted if you trust where the image came from."));
         }
-        if name.len() > MAX_NAME {
-            return Err(Error::new(
-                Kind::LimitExceeded,
-                format!("the name of the {what} is too long"),
-            ));
-        }
-        match Name::parse(name) {
-            Name::Path(name) => Ok(resolve(image, &name.to_string_lossy())),
-            Name::Json(_) | Name::Protocol(..) => Err(Error::new(
-                Kind::Refused,
-                format!("the image names its {what} '{name}', which is not a plain path"),
-            )
-            .with_hint(
-                "Give the whole stack yourself (json:{…} or --image-opts) if it is what you want.",
-            )),
-        }
+        plain_reference(image, name, what)
+    }
+}
+
+/// The path that an image means by a name. Anything but a plain path is refused: what comes
+/// out of an image never chooses a protocol or sets options.
+fn plain_reference(image: &Path, name: &str, what: &str) -> Result<PathBuf> {
+    if name.len() > MAX_NAME {
+        return Err(Error::new(
+            Kind::LimitExceeded,
+            format!("the name of the {what} is too long"),
+        ));
+    }
+    match Name::parse(name) {
+        Name::Path(name) => Ok(resolve(image, &name.to_string_lossy())),
+        Name::Json(_) | Name::Protocol(..) => Err(Error::new(
+            Kind::Refused,
+            format!("the image names its {what} '{name}', which is not a plain path"),
+        )
+        .with_hint(
+            "Give the whole stack yourself (json:{…} or --image-opts) if it is what you want.",
+        )),
     }
 }
 

@@ -12,7 +12,7 @@ mod secrets;
 mod settings;
 mod spec;
 
-pub use chain::{Node, open, open_file};
+pub use chain::{Node, open, open_file, open_plainly};
 pub use extents::{ChainExtent, chain_extents, chain_map};
 pub use name::{Name, resolve};
 pub use options::parse_options;

@@ -11,6 +11,8 @@ use crate::{Name, parse_options};
 
 /// Deepest nesting of a `json:` tree.
 const MAX_DEPTH: usize = 32;
+/// Options that make the same file another disk: a name without them would lead elsewhere.
+const CHANGES_CONTENT: [&str; 2] = ["offset", "size"];
 
 /// Where the bytes of an image come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -95,7 +97,7 @@ impl ImageSpec {
 
     /// From an `--image-opts` operand: `driver=qcow2,file.filename=a.qcow2`.
     pub fn from_image_opts(text: &str) -> Result<Self> {
-        let options = parse_options(text, Some("driver"))?;
+        let options = parse_options(text, Some("file"))?;
         let flat = options.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
         Self::from_flat(flat, text)
     }
@@ -108,6 +110,49 @@ impl ImageSpec {
         }
     }
 
+    /// Whether the path alone says how to open it.
+    pub fn is_plain(&self) -> bool {
+        self.path().is_some()
+            && self.data_file.is_none()
+            && self.backing == BackingSpec::AsNamed
+            && !self.options.iter().any(|(name, _)| CHANGES_CONTENT.contains(&name))
+    }
+
+    /// The tree as `json:{…}`; `format` is what the image turned out to be.
+    pub fn as_json(&self, format: &str) -> String {
+        format!("json:{}", self.tree(format))
+    }
+
+    fn tree(&self, format: &str) -> String {
+        let mut fields = Vec::new();
+        for (name, value) in self.options.iter() {
+            fields.push(format!("{}: {}", Value::from(name), Value::from(value)));
+        }
+        match &self.backing {
+            BackingSpec::AsNamed => {}
+            BackingSpec::Nothing => fields.push("\"backing\": null".to_string()),
+            BackingSpec::Instead(spec) => {
+                let format = spec.format.as_deref().unwrap_or("raw");
+                fields.push(format!("\"backing\": {}", spec.tree(format)));
+            }
+        }
+        fields.push(format!("\"driver\": {}", Value::from(format)));
+        let file = match &self.file {
+            FileSpec::Path(path) => format!(
+                "{{\"driver\": \"file\", \"filename\": {}}}",
+                Value::from(path.to_string_lossy().into_owned())
+            ),
+            FileSpec::Other(options) => {
+                let pairs = options.iter();
+                let pairs: Vec<_> =
+                    pairs.map(|(n, v)| format!("{}: {}", Value::from(n), Value::from(v))).collect();
+                format!("{{{}}}", pairs.join(", "))
+            }
+        };
+        fields.push(format!("\"file\": {file}"));
+        format!("{{{}}}", fields.join(", "))
+    }
+
     fn from_flat(mut flat: BTreeMap<String, String>, shown: &str) -> Result<Self> {
         let driver = flat.remove("driver");
         let backing = match (flat.remove("backing"), subtree(&mut flat, "backing.")) {
@@ -116,7 +161,7 @@ impl ImageSpec {
                 BackingSpec::Instead(Box::new(Self::from_flat(tree, shown)?))
             }
             (Some(name), _) => {
-                return Err(invalid(format!("Cannot find device='' nor node-name='{name}'")));
+                return Err(invalid(format!("Cannot find device='{name}' nor node-name='{name}'")));
             }
             _ => BackingSpec::AsNamed,
         };
@@ -129,14 +174,7 @@ impl ImageSpec {
         for (name, value) in flat {
             options.set(&name, value);
         }
-        let shown = match &file {
-            FileSpec::Path(path) if shown.starts_with("json:") || shown.contains('=') => {
-                let _ = path;
-                shown.to_string()
-            }
-            _ => shown.to_string(),
-        };
-        Ok(Self { shown, format, file, options, backing, data_file, by_name: false })
+        Ok(Self { shown: shown.to_string(), format, file, options, backing, data_file, by_name: false })
     }
 
     fn file_of(
@@ -164,7 +202,7 @@ impl ImageSpec {
         if file.is_empty() && file_driver.is_none() {
             let text = flat.remove("file");
             return Err(match (text, driver) {
-                (Some(name), _) => invalid(format!("Cannot find device='' nor node-name='{name}'")),
+                (Some(name), _) => invalid(format!("Cannot find device='{name}' nor node-name='{name}'")),
                 (None, Some(_)) => invalid("A block device must be specified for \"file\"".into()),
                 (None, None) => invalid("Must specify either driver or file".into()),
             });

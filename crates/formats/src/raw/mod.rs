@@ -214,10 +214,11 @@ fn create(storage: &Arc<dyn Disk>, request: &CreateRequest) -> Result<()> {
         None | Some("off") => Preallocation::Off,
         Some("falloc") => Preallocation::Falloc,
         Some("full") => Preallocation::Full,
+        Some("metadata") => Preallocation::Metadata,
         Some(other) => {
             return Err(Error::new(
                 Kind::InvalidInput,
-                format!("Parameter 'preallocation' does not accept value '{other}'"),
+                format!("invalid parameter value: {other}"),
             ));
         }
     };
@@ -230,7 +231,7 @@ fn preallocate(disk: &dyn Disk, offset: u64, length: u64, mode: Preallocation) -
     match mode {
         Preallocation::Off => Ok(()),
         Preallocation::Metadata => {
-            Err(Error::new(Kind::Unsupported, "Unsupported preallocation mode 'metadata'"))
+            Err(Error::new(Kind::Unsupported, "Unsupported preallocation mode: metadata"))
         }
         Preallocation::Falloc => disk.write_zeroes(offset, length, ZeroMode::Keep),
         Preallocation::Full => write_out(disk, offset, length),

@@ -1,0 +1,96 @@
+//! `amend`: change options of an existing image.
+
+use disksmith_disk::{Error, Kind};
+use disksmith_formats::{Driver, OpenMode, driver};
+
+use super::Verb;
+use super::common::{Purpose, Source};
+use crate::face::{DONE, Face, Outcome, refuse, usage};
+use crate::making::{join_lists, wants_help};
+use crate::progress::Progress;
+use crate::render::options;
+
+/// The arguments of `amend`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Amend {
+    #[command(flatten)]
+    pub source: Source,
+    /// Options of the format, as name=value,…; "help" lists them
+    #[arg(short, long, value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Cache mode
+    #[arg(short = 't', long, value_name = "CACHE")]
+    pub cache: Option<String>,
+    /// Allow what may make the image unreadable, such as erasing the last key slot
+    #[arg(long)]
+    pub force: bool,
+    /// Show how far it is
+    #[arg(short, long)]
+    pub progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+}
+
+impl Verb for Amend {
+    const NAME: &'static str = "amend";
+    const ABOUT: &'static str = "Change options of an existing image";
+
+    fn run(self, face: &Face) -> Outcome {
+        if self.options.is_empty() {
+            return usage("Must specify options (-o)");
+        }
+        let help = wants_help(&self.options);
+        let given = join_lists(&self.options)?;
+        if let Some(format) = self.source.format.as_deref().filter(|_| help) {
+            return match driver(format) {
+                Some(driver) => list(face, driver),
+                None => refuse(format!("Unknown file format '{format}'")),
+            };
+        }
+        let Some(name) = &self.image else { return refuse("Expecting one image file name") };
+        let purpose = Purpose::new(OpenMode::Write).cached(self.cache.as_deref())?;
+        let node = self.source.open(face, name, purpose)?;
+        let Some(driver) = driver(node.image.format()) else {
+            return refuse("the format is not registered");
+        };
+        if help || driver.amend_options.is_empty() {
+            return list(face, driver);
+        }
+        given.check(driver.amend_options).map_err(|error| {
+            let mut known = options::create_options(driver);
+            known.extend_from_slice(driver.amend_options);
+            match given.check(&known) {
+                Ok(()) => error.with_hint("This option is only supported for image creation"),
+                Err(_) => error,
+            }
+        })?;
+        let mut progress = Progress::new(face, self.progress && !self.quiet);
+        progress.show(0, 1);
+        let result = node.image.amend(&given, self.force, &mut |done, total| progress.show(done, total));
+        progress.show(1, 1);
+        progress.finish();
+        result?;
+        node.image.flush()?;
+        Ok(DONE)
+    }
+}
+
+fn list(face: &Face, driver: &Driver) -> Outcome {
+    if driver.amend_options.is_empty() {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("Format driver '{}' does not support option amendment", driver.name),
+        )
+        .into());
+    }
+    face.print(&format!(
+        "Amend options for '{}':\n{}",
+        driver.name,
+        options::help(driver.amend_options)
+    ));
+    Ok(DONE)
+}

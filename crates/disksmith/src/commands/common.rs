@@ -1,0 +1,154 @@
+//! Arguments that many verbs share, and what follows from them: opening images.
+
+use disksmith_formats::OpenMode;
+use disksmith_open::{Cache, ImageSpec, Locking, Node, Secrets, Settings, Trust};
+
+use crate::face::{Face, Failure, usage};
+
+/// How image operands are to be understood.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Source {
+    /// Format of the image; told from its content when not given
+    #[arg(short, long, value_name = "FMT")]
+    pub format: Option<String>,
+    /// The image is described by options: driver=qcow2,file.filename=a.qcow2
+    #[arg(long)]
+    pub image_opts: bool,
+    #[command(flatten)]
+    pub keys: Keys,
+    /// Refuse an image that refers to other files (backing file, data file)
+    #[arg(long)]
+    pub untrusted: bool,
+}
+
+/// Key material.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Keys {
+    /// Key material: secret,id=NAME,data=TEXT (or file=PATH)
+    #[arg(long = "object", value_name = "OBJDEF")]
+    pub objects: Vec<String>,
+}
+
+impl Keys {
+    /// Reads the objects.
+    pub(crate) fn secrets(&self) -> Result<Secrets, Failure> {
+        let mut secrets = Secrets::default();
+        for object in &self.objects {
+            secrets.add(object)?;
+        }
+        Ok(secrets)
+    }
+}
+
+/// How results are to be printed.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Form {
+    /// human or json
+    #[arg(long, value_name = "FORM")]
+    pub output: Option<String>,
+    /// The same as --output json
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Form {
+    /// Whether JSON is wanted.
+    pub(crate) fn is_json(&self) -> Result<bool, Failure> {
+        match self.output.as_deref() {
+            None => Ok(self.json),
+            Some("json") => Ok(true),
+            Some("human") => Ok(self.json),
+            Some(other) => usage(format!("--output expects 'human' or 'json' not '{other}'")),
+        }
+    }
+}
+
+/// What an image is opened for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Purpose {
+    pub mode: OpenMode,
+    pub follow_backing: bool,
+    pub locking: Locking,
+    pub cache: Cache,
+}
+
+impl Purpose {
+    /// With the backing chain and the usual locks.
+    pub(crate) fn new(mode: OpenMode) -> Self {
+        Self { mode, follow_backing: true, ..Self::default() }
+    }
+
+    /// `-U`: no lock that excludes others.
+    pub(crate) fn shared(mut self, force_share: bool) -> Self {
+        if force_share {
+            self.locking = Locking::Shared;
+        }
+        self
+    }
+
+    /// With a cache mode by name.
+    pub(crate) fn cached(mut self, mode: Option<&str>) -> Result<Self, Failure> {
+        if let Some(mode) = mode {
+            self.cache = Cache::parse(mode)?;
+        }
+        Ok(self)
+    }
+}
+
+impl Source {
+    /// What the operand `name` means.
+    pub(crate) fn spec(&self, name: &str) -> Result<ImageSpec, Failure> {
+        if self.image_opts {
+            if self.format.is_some() {
+                return Err(disksmith_disk::Error::new(
+                    disksmith_disk::Kind::InvalidInput,
+                    "--image-opts and --format are mutually exclusive",
+                )
+                .into());
+            }
+            return Ok(ImageSpec::from_image_opts(name)
+                .map_err(|error| error.context(format!("Could not open '{name}'")))?);
+        }
+        Ok(ImageSpec::from_name(name, self.format.as_deref())
+            .map_err(|error| error.context(format!("Could not open '{name}'")))?)
+    }
+
+    /// The settings for a purpose.
+    pub(crate) fn settings(&self, purpose: Purpose) -> Result<Settings, Failure> {
+        Ok(Settings {
+            follow_backing: purpose.follow_backing,
+            cache: purpose.cache,
+            locking: purpose.locking,
+            trust: if self.untrusted { Trust::Nothing } else { Trust::References },
+            secrets: self.keys.secrets()?,
+            ..Settings::new(purpose.mode)
+        })
+    }
+
+    /// Opens the operand `name`.
+    pub(crate) fn open(&self, face: &Face, name: &str, purpose: Purpose) -> Result<Node, Failure> {
+        let spec = self.spec(name)?;
+        let node = disksmith_open::open(&spec, &self.settings(purpose)?)?;
+        warn_if_guessed_raw(face, &node, purpose.mode);
+        Ok(node)
+    }
+}
+
+/// Writing to what was taken for raw by guess is dangerous: a guest could have written another
+/// format's header into it, or will.
+pub(crate) fn warn_if_guessed_raw(face: &Face, node: &Node, mode: OpenMode) {
+    if !(node.probed && mode.writes() && node.image.format() == "raw") {
+        return;
+    }
+    let name = node.path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
+    match face.drop_in {
+        true => face.note(&format!(
+            "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         \
+             Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n         \
+             Specify the 'raw' format explicitly to remove the restrictions.\n"
+        )),
+        false => face.warn(&format!(
+            "'{name}' is taken for a raw disk by its content; its first sector is protected (say -f raw to lift that)"
+        )),
+    }
+}

@@ -1,0 +1,102 @@
+//! `resize`: change the size of an image.
+
+use disksmith_disk::{Error, Kind};
+use disksmith_formats::{OpenMode, Preallocation, ResizeRequest};
+
+use super::Verb;
+use super::common::{Purpose, Source};
+use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse};
+
+/// The arguments of `resize`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Resize {
+    #[command(flatten)]
+    pub source: Source,
+    /// How to reserve what is added: off, metadata, falloc or full
+    #[arg(long, value_name = "MODE")]
+    pub preallocation: Option<String>,
+    /// Allow the image to lose what lies past its new end
+    #[arg(long)]
+    pub shrink: bool,
+    /// Do not tell what was done
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// The new size, or what to add or take away: 20G, +5G, -1G
+    #[arg(value_name = "[+-]SIZE", allow_hyphen_values = true)]
+    pub size: String,
+}
+
+impl Verb for Resize {
+    const NAME: &'static str = "resize";
+    const ABOUT: &'static str = "Change the size of an image";
+
+    fn run(self, face: &Face) -> Outcome {
+        let preallocation = match self.preallocation.as_deref() {
+            None | Some("off") => Preallocation::Off,
+            Some("metadata") => Preallocation::Metadata,
+            Some("falloc") => Preallocation::Falloc,
+            Some("full") => Preallocation::Full,
+            Some(other) => return refuse(format!("Invalid preallocation mode '{other}'")),
+        };
+        let change = Change::parse(&self.size)?;
+        let node = self.source.open(face, &self.image, Purpose::new(OpenMode::Write))?;
+        let image = &node.image;
+        let old = image.size();
+        let Some(size) = change.apply(old).filter(|size| *size > 0) else {
+            return refuse("New image size must be positive");
+        };
+        if size <= old && preallocation != Preallocation::Off {
+            return refuse("Preallocation can only be used for growing images");
+        }
+        if size < old && !self.shrink {
+            face.complain("Use the --shrink option to perform a shrink operation.");
+            face.warn("Shrinking an image will delete all data beyond the shrunken image's end. Before performing such an operation, make sure there is no important data there.");
+            return Ok(FAILED);
+        }
+        image.resize(ResizeRequest { size, preallocation })?;
+        image.flush()?;
+        if !self.quiet {
+            face.print("Image resized.\n");
+        }
+        Ok(DONE)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Add(u64),
+    Subtract(u64),
+    To(u64),
+}
+
+impl Change {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let size = |text: &str| {
+            crate::numbers::size("size", text).map_err(|_| {
+                Failure::Error(
+                    Error::new(
+                        Kind::InvalidInput,
+                        "Parameter 'size' expects a non-negative number below 2^64",
+                    )
+                    .with_hint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."),
+                )
+            })
+        };
+        Ok(match (text.strip_prefix('+'), text.strip_prefix('-')) {
+            (Some(more), _) => Self::Add(size(more)?),
+            (None, Some(less)) => Self::Subtract(size(less)?),
+            (None, None) => Self::To(size(text)?),
+        })
+    }
+
+    fn apply(self, old: u64) -> Option<u64> {
+        match self {
+            Self::Add(more) => old.checked_add(more),
+            Self::Subtract(less) => old.checked_sub(less),
+            Self::To(size) => Some(size),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What differs between the program's faces: its name, how it words errors and warnings.
+
+use std::io::Write;
+
+use disksmith_disk::{Error, Kind};
+
+/// The status of success.
+pub(crate) const DONE: u8 = 0;
+/// The status of failure.
+pub(crate) const FAILED: u8 = 1;
+
+/// Under which name and with whose manners the program speaks.
+#[derive(Clone, Debug)]
+pub(crate) struct Face {
+    /// The name before each error line.
+    pub program: String,
+    /// Speaks as qemu-img does: same words, same defaults, in-place targets.
+    pub drop_in: bool,
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something went wrong; shown with its context and hint.
+    Error(Error),
+    /// The command line makes no sense.
+    Usage(String),
+    /// Everything was said already.
+    Status(u8),
+}
+
+/// The exit status of a command.
+pub(crate) type Outcome = Result<u8, Failure>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Refuses what the user typed.
+pub(crate) fn usage<T>(text: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Usage(text.into()))
+}
+
+/// A failure of the operation itself, in these words.
+pub(crate) fn refuse<T>(text: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Error(Error::new(Kind::InvalidInput, text)))
+}
+
+impl Face {
+    /// The native one.
+    pub(crate) fn native(program: &str) -> Self {
+        Self { program: program.to_string(), drop_in: false }
+    }
+
+    /// The drop-in.
+    pub(crate) fn qemu_img(program: &str) -> Self {
+        Self { program: program.to_string(), drop_in: true }
+    }
+
+    /// Writes results to stdout, at once. A reader that went away ends the program quietly, as
+    /// it would a C program.
+    pub(crate) fn print(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            drop(out);
+            crate::signals::remove_unfinished();
+            std::process::exit(i32::from(FAILED));
+        }
+    }
+
+    /// Writes to stderr without a prefix.
+    pub(crate) fn note(&self, text: &str) {
+        // Nobody is left to tell when stderr is gone.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// `program: text`.
+    pub(crate) fn complain(&self, text: &str) {
+        self.note(&format!("{}: {text}\n", self.program));
+    }
+
+    /// `program: warning: text`.
+    pub(crate) fn warn(&self, text: &str) {
+        self.complain(&format!("warning: {text}"));
+    }
+
+    /// Shows an error and the hint that belongs to it.
+    pub(crate) fn report(&self, error: &Error) {
+        self.complain(&error.to_string());
+        for line in error.hint().iter().flat_map(|hint| hint.lines()) {
+            if !self.drop_in || is_qemu_hint(line) {
+                self.note(&format!("{line}\n"));
+            }
+        }
+    }
+}
+
+/// The advice that qemu-img gives too. Ours goes further; in the drop-in it would only be in
+/// the way of scripts that compare.
+fn is_qemu_hint(line: &str) -> bool {
+    const KNOWN: [&str; 9] = [
+        "Is another process using the image",
+        "Could not open backing image.",
+        "Detected format of ",
+        "Optional suffix k, M, G, T, P or E",
+        "and exabytes, respectively.",
+        "This option is only supported for image creation",
+        "Specify the 'raw' format explicitly",
+        "Either fix the current base image",
+        "Try compat=",
+    ];
+    KNOWN.iter().any(|known| line.starts_with(known))
+}

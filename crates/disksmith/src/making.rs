@@ -1,0 +1,213 @@
+//! Making images: options, backing file, the file itself. What `create` and `convert` share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use disksmith_crypt::Secret;
+use disksmith_disk::{Disk, Error, Kind, Result};
+use disksmith_formats::{Backing, CreateRequest, Driver, OpenMode, Options, driver};
+use disksmith_open::{ImageSpec, Locking, Name, Node, Secrets, Settings, parse_options, resolve};
+
+use crate::face::{Face, Failure};
+use crate::files::Target;
+use crate::render::options::{PROTOCOL, create_options};
+
+/// An image to be made.
+pub(crate) struct Plan {
+    pub(crate) driver: &'static Driver,
+    /// As the user named it.
+    pub(crate) name: String,
+    /// Everything given, size and backing names included.
+    pub(crate) options: Options,
+}
+
+/// The format of that name, if images of it can be made.
+pub(crate) fn creatable(name: &str) -> Result<&'static Driver> {
+    let driver = driver(name).ok_or_else(|| invalid(format!("Unknown file format '{name}'")))?;
+    match driver.create {
+        Some(_) => Ok(driver),
+        None => Err(Error::new(
+            Kind::Unsupported,
+            format!("Format driver '{name}' does not support image creation"),
+        )),
+    }
+}
+
+/// The format that a file name suggests.
+pub(crate) fn format_of_name(name: &str) -> Option<&'static str> {
+    let suffix = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();
+    let format = match suffix.as_str() {
+        "qcow2" | "qcow" => "qcow2",
+        "vmdk" => "vmdk",
+        "vdi" => "vdi",
+        "vhdx" => "vhdx",
+        "vhd" | "vpc" => "vpc",
+        "qed" => "qed",
+        "hdd" | "hds" => "parallels",
+        "raw" | "img" | "iso" | "bin" => "raw",
+        _ => return None,
+    };
+    driver(format).map(|driver| driver.name)
+}
+
+/// Joins the lists of several `-o`. A list must not begin or end with a comma, so that joined
+/// ones keep their meaning.
+pub(crate) fn join_lists(lists: &[String]) -> Result<Options, Failure> {
+    let mut all = Options::new();
+    for list in lists {
+        if list.is_empty() || list.starts_with(',') || list.ends_with(',') {
+            return Err(invalid(format!("Invalid option list: {list}")).into());
+        }
+        for (name, value) in parse_options(list, None)?.iter() {
+            all.set(name, value);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether one of the lists asks for help.
+pub(crate) fn wants_help(lists: &[String]) -> bool {
+    lists.iter().flat_map(|list| list.split(',')).any(|word| word == "help" || word == "?")
+}
+
+impl Plan {
+    /// Checks the options against what the format knows.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut known = create_options(self.driver);
+        known.extend_from_slice(PROTOCOL);
+        for (name, value) in self.options.iter() {
+            let spec = known.iter().find(|spec| spec.name == name);
+            let number = spec.is_some_and(|spec| {
+                use disksmith_formats::OptionKind::{Number, Size};
+                matches!(spec.kind, Number | Size)
+            });
+            if number && value.starts_with('-') && value[1..].parse::<u64>().is_ok() {
+                return Err(invalid(format!("Value '{value}' is out of range for parameter '{name}'")));
+            }
+        }
+        self.options.check(&known)
+    }
+
+    /// The backing file and its format, as given.
+    pub(crate) fn backing(&self) -> Option<Backing> {
+        let name = self.options.text("backing_file").filter(|name| !name.is_empty())?;
+        Some(Backing {
+            name: name.to_string(),
+            format: self.options.text("backing_fmt").map(str::to_string),
+        })
+    }
+
+    /// Where the image will lie.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        match Name::parse(&self.name) {
+            Name::Path(path) => Ok(path),
+            Name::Json(_) => ImageSpec::from_name(&self.name, None)?
+                .path()
+                .map(Path::to_path_buf)
+                .ok_or_else(|| invalid("an image can only be made in a file or on a device".into())),
+            Name::Protocol(protocol, _) => Err(Error::new(
+                Kind::Unsupported,
+                format!("Unknown protocol '{protocol}'"),
+            )),
+        }
+    }
+
+    /// Opens the backing file, to learn its size and format.
+    pub(crate) fn open_backing(&self, backing: &Backing, secrets: &Secrets) -> Result<Node> {
+        let mut spec = ImageSpec::from_name(&backing.name, backing.format.as_deref())?;
+        if let Name::Path(name) = Name::parse(&backing.name) {
+            let path = resolve(&self.path()?, &name.to_string_lossy());
+            spec = ImageSpec::from_path(&path, &path.to_string_lossy(), backing.format.as_deref());
+        }
+        let settings = Settings {
+            locking: Locking::Shared,
+            secrets: secrets.clone(),
+            ..Settings::new(OpenMode::Inspect)
+        };
+        disksmith_open::open_plainly(&spec, &settings)
+            .map_err(|error| error.with_hint("Could not open backing image."))
+    }
+
+    /// Makes the image. What is returned is whole but not kept yet.
+    pub(crate) fn make(&self, face: &Face, secrets: &Secrets) -> Result<Made> {
+        let mut options = self.options.clone();
+        let size = options.size("size")?.unwrap_or(0);
+        for spec in PROTOCOL {
+            options.take(spec.name);
+        }
+        for name in ["size", "backing_file", "backing_fmt"] {
+            options.take(name);
+        }
+        let secret = self.secret(secrets)?;
+        let target = Target::make(face, &self.path()?)?;
+        let data = match options.take("data_file") {
+            Some(name) => Some((name.clone(), Target::make(face, Path::new(&name))?)),
+            None => None,
+        };
+        let request = CreateRequest {
+            size,
+            options,
+            backing: self.backing(),
+            data_file: data.as_ref().map(|(name, target)| (name.clone(), target.disk().clone() as Arc<dyn Disk>)),
+            secret,
+        };
+        let storage: Arc<dyn Disk> = target.disk().clone();
+        let create = self.driver.create.ok_or_else(|| invalid("this format cannot be made".into()))?;
+        create(&storage, &request).map_err(|error| self.reword(error))?;
+        if face.drop_in && self.driver.name == "raw" && !target.disk().is_block_device() {
+            store_first_block(&*storage)?;
+        }
+        Ok(Made { target, data: data.map(|(_, target)| target) })
+    }
+
+    fn secret(&self, secrets: &Secrets) -> Result<Option<Secret>> {
+        let id = self.options.text("encrypt.key-secret").or_else(|| self.options.text("key-secret"));
+        id.map(|id| secrets.get(id).cloned()).transpose()
+    }
+
+    /// A file too large for the host, or tables too large for the format, are told alike.
+    fn reword(&self, error: Error) -> Error {
+        if error.errno() != Some(EFBIG) {
+            return error;
+        }
+        let hint = match self.options.text("cluster_size") {
+            Some(_) => " (try using a larger cluster size)",
+            None if create_options(self.driver).iter().any(|o| o.name == "cluster_size") => {
+                " (try using a larger cluster size)"
+            }
+            None => "",
+        };
+        invalid(format!("The image size is too large for file format '{}'{hint}", self.driver.name))
+    }
+}
+
+/// qemu-img stores the first block of a raw file, so that its alignment can be probed; scripts
+/// see it in `map` and in the disk size.
+fn store_first_block(storage: &dyn Disk) -> Result<()> {
+    const BLOCK: u64 = 4096;
+    storage.write_at(&vec![0; BLOCK.min(storage.size()) as usize], 0)
+}
+
+/// "File too large" of the host.
+const EFBIG: i32 = 27;
+
+/// An image just made, which disappears unless it is kept.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) target: Target,
+    pub(crate) data: Option<Target>,
+}
+
+impl Made {
+    /// Keeps it under its name.
+    pub(crate) fn keep(self) -> Result<()> {
+        if let Some(data) = self.data {
+            data.keep()?;
+        }
+        self.target.keep()
+    }
+}
+
+fn invalid(text: String) -> Error {
+    Error::new(Kind::InvalidInput, text)
+}

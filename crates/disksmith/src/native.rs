@@ -1,0 +1,88 @@
+//! The native face: `disksmith VERB …`.
+
+use clap::Command;
+use clap::error::ErrorKind;
+
+use crate::commands::VERBS;
+use crate::face::{DONE, Face, Failure};
+
+/// The status for a command line that makes no sense.
+const USAGE: u8 = 2;
+
+/// The whole command line as data.
+pub(crate) fn command() -> Command {
+    Command::new("disksmith")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Inspect, make, convert, partition, format, fill, mount and repair virtual disks")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .after_help(
+            "Sizes: k M G T P E are powers of 1024, kB MB GB … powers of 1000.\n\
+             Called as qemu-img, or as 'disksmith qemu-img …', it speaks exactly as that program.\n\
+             Start with 'disksmith tour'.",
+        )
+        .subcommands(VERBS.iter().map(|verb| (verb.command)()))
+}
+
+/// Parses and runs. Answers the exit status.
+pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
+    let words = std::iter::once("disksmith").chain(arguments.iter().map(String::as_str));
+    let matches = match command().try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) => return refused(face, &error),
+    };
+    let Some((name, matches)) = matches.subcommand() else { return USAGE };
+    let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else { return USAGE };
+    match (verb.run)(matches, face) {
+        Ok(status) => status,
+        Err(Failure::Status(status)) => status,
+        Err(Failure::Usage(text)) => {
+            face.complain(&text);
+            face.note(&format!("Try 'disksmith {name} --help'.\n"));
+            USAGE
+        }
+        Err(Failure::Error(error)) => {
+            face.report(&error);
+            crate::face::FAILED
+        }
+    }
+}
+
+/// Help and version are no errors; everything else is one line and a hint.
+fn refused(face: &Face, error: &clap::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            face.print(&error.render().to_string());
+            DONE
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            face.note(&error.render().to_string());
+            USAGE
+        }
+        _ => {
+            face.note(&one_line(face, &error.render().to_string()));
+            USAGE
+        }
+    }
+}
+
+/// clap's message in our manner: the error on one line, its tips below, how to get help.
+fn one_line(face: &Face, message: &str) -> String {
+    let mut text = String::new();
+    let mut joined: Vec<&str> = Vec::new();
+    let mut help = "Try 'disksmith --help'.".to_string();
+    for line in message.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(usage) = line.strip_prefix("Usage: ") {
+            let verb = usage.split(' ').nth(1).filter(|word| word.starts_with(char::is_alphabetic));
+            if let Some(verb) = verb {
+                help = format!("Try 'disksmith {verb} --help'.");
+            }
+        } else if let Some(tip) = line.strip_prefix("tip: ") {
+            text += &format!("Hint: {tip}\n");
+        } else if !line.starts_with("For more information") {
+            joined.push(line.strip_prefix("error: ").unwrap_or(line));
+        }
+    }
+    format!("{}: {}\n{text}{help}\n", face.program, joined.join(" "))
+}

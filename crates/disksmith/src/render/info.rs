@@ -1,0 +1,271 @@
+//! What `info` prints.
+
+use disksmith_disk::{Disk, Result, human_size};
+use disksmith_formats::{Fact, Snapshot};
+use disksmith_open::Node;
+use serde_json::{Map, Value, json};
+
+use super::json::pretty;
+use super::snapshots;
+
+type Facts = Vec<(&'static str, Fact)>;
+
+/// What is known about an image, or about the file under it.
+#[derive(Debug, Default)]
+pub(crate) struct ImageInfo {
+    children: Vec<(String, ImageInfo)>,
+    backing_format: Option<String>,
+    snapshots: Vec<Snapshot>,
+    virtual_size: u64,
+    filename: String,
+    cluster_size: Option<u64>,
+    encrypted: bool,
+    format: String,
+    actual_size: Option<u64>,
+    specific: Option<Facts>,
+    full_backing: Option<String>,
+    backing: Option<String>,
+    dirty: Option<bool>,
+    /// What only the native face tells: a label and a value each, with the JSON key.
+    native: Vec<(&'static str, &'static str, Value)>,
+}
+
+impl ImageInfo {
+    /// Collects what an open image tells.
+    pub(crate) fn of(node: &Node) -> Result<Self> {
+        let image = &node.image;
+        let backing = image.backing();
+        Ok(Self {
+            children: children(node),
+            backing_format: backing.as_ref().and_then(|b| b.format.clone()),
+            snapshots: image.snapshots(),
+            virtual_size: image.size(),
+            filename: node.filename(),
+            cluster_size: image.cluster_size(),
+            encrypted: image.encrypted(),
+            format: image.format().to_string(),
+            actual_size: allocated(node),
+            specific: image.facts(),
+            full_backing: node.full_backing_name(),
+            backing: backing.map(|b| b.name),
+            dirty: image.dirty().or(Some(false)),
+            native: Vec::new(),
+        })
+    }
+
+    /// Adds what qemu-img does not tell.
+    pub(crate) fn add_native(&mut self, node: &Node) {
+        if let Some(actual) = self.actual_size.filter(|_| self.virtual_size > 0) {
+            let part = 100.0 * actual as f64 / self.virtual_size as f64;
+            let text = format!(
+                "{} of {} ({part:.1} %)",
+                human_size(actual),
+                human_size(self.virtual_size)
+            );
+            self.native.push(("allocated", "allocated", json!(text)));
+        }
+        if !node.ambiguous.is_empty() {
+            self.native.push(("also fits", "ambiguous-formats", json!(node.ambiguous)));
+        }
+        if self.format == "raw" {
+            let content = crate::content::describe(&*node.image);
+            self.native.push(("content", "content", json!(content)));
+        }
+    }
+
+    fn is_protocol(&self) -> bool {
+        self.children.is_empty()
+    }
+}
+
+/// Bytes allocated by the host for everything this image opened.
+fn allocated(node: &Node) -> Option<u64> {
+    let file = node.file.as_ref()?.allocated().ok()?;
+    let data = node.data_file.as_ref().and_then(|(_, data)| data.allocated().ok()).unwrap_or(0);
+    file.checked_add(data)
+}
+
+fn children(node: &Node) -> Vec<(String, ImageInfo)> {
+    let mut children = Vec::new();
+    if let Some((path, data)) = &node.data_file {
+        children.push(("data-file".to_string(), of_file(&path.to_string_lossy(), data)));
+    }
+    if let Some(file) = &node.file {
+        let name = node.path.as_deref().map(|p| p.to_string_lossy().into_owned());
+        children.push(("file".to_string(), of_file(&name.unwrap_or_default(), file)));
+    }
+    children
+}
+
+fn of_file(name: &str, file: &disksmith_host::FileDisk) -> ImageInfo {
+    let format = if file.is_block_device() { "host_device" } else { "file" };
+    ImageInfo {
+        virtual_size: file.size(),
+        filename: name.to_string(),
+        format: format.to_string(),
+        actual_size: match file.is_block_device() {
+            true => Some(0),
+            false => file.allocated().ok(),
+        },
+        specific: Some(Vec::new()),
+        dirty: Some(false),
+        ..ImageInfo::default()
+    }
+}
+
+/// The human form: one block per image, an empty line between.
+pub(crate) fn text(images: &[ImageInfo], drop_in: bool) -> String {
+    let blocks: Vec<_> = images.iter().map(|image| block(image, drop_in)).collect();
+    blocks.join("\n")
+}
+
+fn block(image: &ImageInfo, drop_in: bool) -> String {
+    let mut text = String::new();
+    node_text(image, 0, drop_in, &mut text);
+    for (label, _, value) in &image.native {
+        let value = match value {
+            Value::String(value) => value.clone(),
+            Value::Array(values) => {
+                values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            }
+            other => other.to_string(),
+        };
+        text += &format!("{label}: {value}\n");
+    }
+    // A child node tells nothing to a person who asked for the image.
+    if drop_in {
+        children_text(image, "/", 0, &mut text);
+    }
+    text
+}
+
+fn children_text(image: &ImageInfo, path: &str, level: usize, text: &mut String) {
+    for (name, child) in &image.children {
+        let indent = " ".repeat(level * 4);
+        *text += &format!("{indent}Child node '{path}{name}':\n");
+        node_text(child, level + 1, true, text);
+        children_text(child, &format!("{path}{name}/"), level, text);
+    }
+}
+
+fn node_text(image: &ImageInfo, level: usize, drop_in: bool, text: &mut String) {
+    let indent = " ".repeat(level * 4);
+    let mut line = |line: String| *text += &format!("{indent}{line}\n");
+    let shown = |name: &str| if drop_in { name.to_string() } else { crate::render::printable(name) };
+    let size = format!("{} ({} bytes)", human_size(image.virtual_size), image.virtual_size);
+    let (name, format, length) = match image.is_protocol() {
+        true => ("filename", "protocol type", "file length"),
+        false => ("image", "file format", "virtual size"),
+    };
+    line(format!("{name}: {}", shown(&image.filename)));
+    line(format!("{format}: {}", image.format));
+    line(format!("{length}: {size}"));
+    line(format!("disk size: {}", image.actual_size.map_or("unavailable".into(), human_size)));
+    if image.encrypted {
+        line("encrypted: yes".into());
+    }
+    if let Some(bytes) = image.cluster_size {
+        line(format!("cluster_size: {bytes}"));
+    }
+    if image.dirty == Some(true) {
+        line("cleanly shut down: no".into());
+    }
+    if let Some(backing) = &image.backing {
+        let place = match &image.full_backing {
+            None => " (cannot determine actual path)".to_string(),
+            Some(full) if full != backing => format!(" (actual path: {})", shown(full)),
+            Some(_) => String::new(),
+        };
+        line(format!("backing file: {}{place}", shown(backing)));
+        if let Some(format) = &image.backing_format {
+            line(format!("backing file format: {}", shown(format)));
+        }
+    }
+    for row in snapshots::table(&image.snapshots).lines() {
+        line(shown(row));
+    }
+    if let Some(facts) = image.specific.as_ref().filter(|facts| !facts.is_empty()) {
+        line("Format specific information:".into());
+        facts_text(facts, level + 1, text);
+    }
+}
+
+fn facts_text(facts: &[(&'static str, Fact)], level: usize, text: &mut String) {
+    for (key, fact) in facts {
+        fact_text(&key.replace('-', " "), fact, level, text);
+    }
+}
+
+fn fact_text(label: &str, fact: &Fact, level: usize, text: &mut String) {
+    let indent = " ".repeat(level * 4);
+    let value = match fact {
+        Fact::Bool(value) => value.to_string(),
+        Fact::Number(value) => value.to_string(),
+        Fact::Text(value) => value.clone(),
+        Fact::List(values) => {
+            *text += &format!("{indent}{label}:\n");
+            for (index, value) in values.iter().enumerate() {
+                fact_text(&format!("[{index}]"), value, level + 1, text);
+            }
+            return;
+        }
+        Fact::Map(facts) => {
+            *text += &format!("{indent}{label}:\n");
+            return facts_text(facts, level + 1, text);
+        }
+    };
+    *text += &format!("{indent}{label}: {value}\n");
+}
+
+/// One image as JSON.
+pub(crate) fn json(image: &ImageInfo) -> String {
+    pretty(&value(image))
+}
+
+/// A chain as a JSON list.
+pub(crate) fn json_list(images: &[ImageInfo]) -> String {
+    pretty(&Value::Array(images.iter().map(value).collect()))
+}
+
+fn value(image: &ImageInfo) -> Value {
+    let mut map = Map::new();
+    let children = image.children.iter().map(|(name, child)| json!({"name": name, "info": value(child)}));
+    map.insert("children".into(), children.collect());
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            map.insert(key.into(), value);
+        }
+    };
+    put("backing-filename-format", image.backing_format.as_ref().map(|f| json!(f)));
+    if !image.snapshots.is_empty() {
+        put("snapshots", Some(image.snapshots.iter().map(snapshots::value).collect()));
+    }
+    put("virtual-size", Some(json!(image.virtual_size)));
+    put("filename", Some(json!(image.filename)));
+    put("cluster-size", image.cluster_size.map(|s| json!(s)));
+    put("encrypted", image.encrypted.then(|| json!(true)));
+    put("format", Some(json!(image.format)));
+    put("actual-size", image.actual_size.map(|s| json!(s)));
+    put("format-specific", image.specific.as_ref().map(|facts| json!({"type": image.format, "data": facts_value(facts)})));
+    put("full-backing-filename", image.full_backing.as_ref().map(|f| json!(f)));
+    put("backing-filename", image.backing.as_ref().map(|f| json!(f)));
+    put("dirty-flag", image.dirty.map(|d| json!(d)));
+    for (_, key, value) in &image.native {
+        put(key, Some(value.clone()));
+    }
+    Value::Object(map)
+}
+
+fn facts_value(facts: &[(&'static str, Fact)]) -> Value {
+    facts.iter().map(|(key, fact)| ((*key).to_string(), fact_value(fact))).collect::<Map<_, _>>().into()
+}
+
+fn fact_value(fact: &Fact) -> Value {
+    match fact {
+        Fact::Bool(value) => json!(value),
+        Fact::Number(value) => json!(value),
+        Fact::Text(value) => json!(value),
+        Fact::List(values) => values.iter().map(fact_value).collect(),
+        Fact::Map(facts) => facts_value(facts),
+    }
+}

@@ -1,0 +1,55 @@
+//! What the program does when it is told to stop, and when it is asked how far it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+/// Files that are not whole yet, and must not outlive this process.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Somebody sent SIGUSR1 and waits for a progress line.
+static PROGRESS_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Starts listening. A program that cannot listen works all the same.
+pub(crate) fn install() {
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]) else { return };
+    let listener = std::thread::Builder::new().name("signals".to_string());
+    let _ = listener.spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                PROGRESS_ASKED.store(true, Ordering::Release);
+                continue;
+            }
+            remove_unfinished();
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
+}
+
+/// True once for every time that progress was asked for.
+pub(crate) fn progress_asked() -> bool {
+    PROGRESS_ASKED.swap(false, Ordering::AcqRel)
+}
+
+/// Remembers that `path` is to be removed if the program is stopped.
+pub(crate) fn unfinished(path: &Path) {
+    list().push(path.to_path_buf());
+}
+
+/// `path` is whole, or gone.
+pub(crate) fn finished(path: &Path) {
+    list().retain(|other| other != path);
+}
+
+/// Removes what is not whole.
+pub(crate) fn remove_unfinished() {
+    for path in list().drain(..) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn list() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
