@@ -53,7 +53,9 @@ pub(crate) fn describe(disk: &dyn Disk) -> String {
 
 /// The ext family by its feature bits: a journal makes it ext3, extents make it ext4.
 fn ext(start: &[u8]) -> &'static str {
-    let word = |at: usize| start.get(at..at + 4).map(|b| b.iter().rev().fold(0u32, |n, b| n << 8 | u32::from(*b)));
+    let word = |at: usize| {
+        start.get(at..at + 4).map(|b| b.iter().rev().fold(0u32, |n, b| n << 8 | u32::from(*b)))
+    };
     let compatible = word(1024 + 0x5c).unwrap_or(0);
     let incompatible = word(1024 + 0x60).unwrap_or(0);
     match (compatible & 4 != 0, incompatible & 0x2c0 != 0) {

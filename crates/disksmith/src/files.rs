@@ -40,7 +40,11 @@ impl Target {
             refuse_if_in_use(path)?;
             let file = NewFile::create(path, OpenOptions::default()).with_context(attempt)?;
             signals::unfinished(file.temporary());
-            return Ok(Self { disk: file.disk().clone(), path: path.to_path_buf(), state: State::New(file) });
+            return Ok(Self {
+                disk: file.disk().clone(),
+                path: path.to_path_buf(),
+                state: State::New(file),
+            });
         }
         let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
         let disk = Arc::new(FileDisk::open(path, options).with_context(attempt)?);
@@ -95,7 +99,9 @@ fn creating() -> LockSet {
 /// Replacing a file that somebody has open would leave him with a file without a name.
 fn refuse_if_in_use(path: &Path) -> Result<()> {
     match FileDisk::open(path, OpenOptions { write: true, ..OpenOptions::default() }) {
-        Ok(old) => old.lock(creating()).with_context(|| format!("Could not replace '{}'", path.display())),
+        Ok(old) => {
+            old.lock(creating()).with_context(|| format!("Could not replace '{}'", path.display()))
+        }
         Err(_) => Ok(()),
     }
 }

@@ -82,7 +82,9 @@ impl Plan {
                 matches!(spec.kind, Number | Size)
             });
             if number && value.starts_with('-') && value[1..].parse::<u64>().is_ok() {
-                return Err(invalid(format!("Value '{value}' is out of range for parameter '{name}'")));
+                return Err(invalid(format!(
+                    "Value '{value}' is out of range for parameter '{name}'"
+                )));
             }
         }
         self.options.check(&known)
@@ -101,14 +103,14 @@ impl Plan {
     pub(crate) fn path(&self) -> Result<PathBuf> {
         match Name::parse(&self.name) {
             Name::Path(path) => Ok(path),
-            Name::Json(_) => ImageSpec::from_name(&self.name, None)?
-                .path()
-                .map(Path::to_path_buf)
-                .ok_or_else(|| invalid("an image can only be made in a file or on a device".into())),
-            Name::Protocol(protocol, _) => Err(Error::new(
-                Kind::Unsupported,
-                format!("Unknown protocol '{protocol}'"),
-            )),
+            Name::Json(_) => {
+                ImageSpec::from_name(&self.name, None)?.path().map(Path::to_path_buf).ok_or_else(
+                    || invalid("an image can only be made in a file or on a device".into()),
+                )
+            }
+            Name::Protocol(protocol, _) => {
+                Err(Error::new(Kind::Unsupported, format!("Unknown protocol '{protocol}'")))
+            }
         }
     }
 
@@ -148,11 +150,14 @@ impl Plan {
             size,
             options,
             backing: self.backing(),
-            data_file: data.as_ref().map(|(name, target)| (name.clone(), target.disk().clone() as Arc<dyn Disk>)),
+            data_file: data
+                .as_ref()
+                .map(|(name, target)| (name.clone(), target.disk().clone() as Arc<dyn Disk>)),
             secret,
         };
         let storage: Arc<dyn Disk> = target.disk().clone();
-        let create = self.driver.create.ok_or_else(|| invalid("this format cannot be made".into()))?;
+        let create =
+            self.driver.create.ok_or_else(|| invalid("this format cannot be made".into()))?;
         create(&storage, &request).map_err(|error| self.reword(error))?;
         if face.drop_in && self.driver.name == "raw" && !target.disk().is_block_device() {
             store_first_block(&*storage)?;
@@ -161,7 +166,8 @@ impl Plan {
     }
 
     fn secret(&self, secrets: &Secrets) -> Result<Option<Secret>> {
-        let id = self.options.text("encrypt.key-secret").or_else(|| self.options.text("key-secret"));
+        let id =
+            self.options.text("encrypt.key-secret").or_else(|| self.options.text("key-secret"));
         id.map(|id| secrets.get(id).cloned()).transpose()
     }
 

@@ -22,7 +22,9 @@ pub(crate) fn bounded(what: &str, text: &str, low: u64, high: u64) -> Result<u64
 pub(crate) fn count(what: &str, text: &str, low: u64, high: u64) -> Result<u64, Failure> {
     match text.parse::<u64>() {
         Ok(value) if (low..=high).contains(&value) => Ok(value),
-        Err(error) if *error.kind() != std::num::IntErrorKind::PosOverflow && !is_negative(text) => {
+        Err(error)
+            if *error.kind() != std::num::IntErrorKind::PosOverflow && !is_negative(text) =>
+        {
             invalid(format!("Invalid {what} specified: '{text}'."))
         }
         _ => invalid(format!("Invalid {what} specified. Must be between {low} and {high}.")),
@@ -112,16 +114,25 @@ mod tests {
 
     #[test]
     fn sizes_read_as_qemu_img_reads_them() {
-        for (text, bytes) in
-            [("0", 0), ("1k", 1024), ("1.5G", 1_610_612_736), (".5k", 512), ("1.k", 1024), ("0x400", 1024), (" 1k", 1024), ("+1k", 1024)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1k", 1024),
+            ("1.5G", 1_610_612_736),
+            (".5k", 512),
+            ("1.k", 1024),
+            ("0x400", 1024),
+            (" 1k", 1024),
+            ("+1k", 1024),
+        ] {
             assert_eq!(read(text), Ok(bytes), "{text}");
         }
         for text in ["1.5", "1kB", "1kx", "0x1k", "1e3", "x", "", "1.5b"] {
             assert_eq!(read(text), Err(format!("Invalid image size specified: '{text}'.")));
         }
         for text in ["9E", "-1", "99999999999999999999999999"] {
-            assert!(read(text).unwrap_err().ends_with("Must be between 0 and 9223372036854775807."));
+            assert!(
+                read(text).unwrap_err().ends_with("Must be between 0 and 9223372036854775807.")
+            );
         }
     }
 }

@@ -266,10 +266,7 @@ impl Opener<'_> {
 /// out of an image never chooses a protocol or sets options.
 fn plain_reference(image: &Path, name: &str, what: &str) -> Result<PathBuf> {
     if name.len() > MAX_NAME {
-        return Err(Error::new(
-            Kind::LimitExceeded,
-            format!("the name of the {what} is too long"),
-        ));
+        return Err(Error::new(Kind::LimitExceeded, format!("the name of the {what} is too long")));
     }
     match Name::parse(name) {
         Name::Path(name) => Ok(resolve(image, &name.to_string_lossy())),

@@ -174,7 +174,15 @@ impl ImageSpec {
         for (name, value) in flat {
             options.set(&name, value);
         }
-        Ok(Self { shown: shown.to_string(), format, file, options, backing, data_file, by_name: false })
+        Ok(Self {
+            shown: shown.to_string(),
+            format,
+            file,
+            options,
+            backing,
+            data_file,
+            by_name: false,
+        })
     }
 
     fn file_of(
@@ -202,7 +210,9 @@ impl ImageSpec {
         if file.is_empty() && file_driver.is_none() {
             let text = flat.remove("file");
             return Err(match (text, driver) {
-                (Some(name), _) => invalid(format!("Cannot find device='{name}' nor node-name='{name}'")),
+                (Some(name), _) => {
+                    invalid(format!("Cannot find device='{name}' nor node-name='{name}'"))
+                }
                 (None, Some(_)) => invalid("A block device must be specified for \"file\"".into()),
                 (None, None) => invalid("Must specify either driver or file".into()),
             });

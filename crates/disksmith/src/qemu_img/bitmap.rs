@@ -40,7 +40,9 @@ fn run(face: &Face, parsed: Parsed) -> Outcome {
         })
         .collect();
     if ordered.is_empty() {
-        return refuse("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge");
+        return refuse(
+            "Need at least one of --add, --remove, --clear, --enable, --disable, or --merge",
+        );
     }
     let [image, bitmap] = parsed.operands.as_slice() else {
         return refuse("Expecting filename and bitmap name");

@@ -44,7 +44,12 @@ static SUBCOMMANDS: &[&Subcommand] = &[
 /// What all subcommands take.
 const HELP: &[Opt] = &[flag('h', "help", "Print this help and exit")];
 /// What almost all take.
-const OBJECT: &[Opt] = &[value('\0', "object", "OBJDEF", "Define an object, such as a secret: secret,id=NAME,data=TEXT")];
+const OBJECT: &[Opt] = &[value(
+    '\0',
+    "object",
+    "OBJDEF",
+    "Define an object, such as a secret: secret,id=NAME,data=TEXT",
+)];
 const IMAGE_OPTS: &[Opt] = &[flag(
     '\0',
     "image-opts",
@@ -66,7 +71,8 @@ pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
     ]];
     // Options before the subcommand are the program's own.
     let mut own = 0;
-    while let Some(word) = arguments.get(own).filter(|word| word.starts_with('-') && word.len() > 1) {
+    while let Some(word) = arguments.get(own).filter(|word| word.starts_with('-') && word.len() > 1)
+    {
         own += if word == "-T" || word == "--trace" { 2 } else { 1 };
     }
     let (before, after) = arguments.split_at(own.min(arguments.len()));
@@ -86,16 +92,17 @@ pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
         return end(face, None, Failure::Usage("Not enough arguments".into()));
     };
     match SUBCOMMANDS.iter().find(|command| command.name == name) {
-        Some(command) => {
-            subcommand(face, command, rest).unwrap_or_else(|failure| end(face, Some(command), failure))
-        }
+        Some(command) => subcommand(face, command, rest)
+            .unwrap_or_else(|failure| end(face, Some(command), failure)),
         None => end(face, None, Failure::Usage(format!("Command not found: {name}"))),
     }
 }
 
 fn subcommand(face: &Face, command: &Subcommand, arguments: &[String]) -> Outcome {
     let (arguments, last) = match arguments.split_last() {
-        Some((last, before)) if command.last_is_operand && !last.starts_with("--") && last != "-h" => {
+        Some((last, before))
+            if command.last_is_operand && !last.starts_with("--") && last != "-h" =>
+        {
             (before, Some(last.clone()))
         }
         _ => (arguments, None),

@@ -1,6 +1,8 @@
 //! `qemu-img snapshot`.
 
-use super::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, Opt, Parsed, QUIET, Subcommand, flag, value};
+use super::{
+    FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, Opt, Parsed, QUIET, Subcommand, flag, value,
+};
 use crate::commands::Verb;
 use crate::commands::common::Form;
 use crate::commands::snapshot::Snapshot;
@@ -23,7 +25,8 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
 };
 
 fn run(face: &Face, parsed: Parsed) -> Outcome {
-    let actions = parsed.iter().filter(|(name, _)| ["list", "create", "apply", "delete"].contains(name));
+    let actions =
+        parsed.iter().filter(|(name, _)| ["list", "create", "apply", "delete"].contains(name));
     if actions.count() > 1 {
         return usage("Cannot mix '-l', '-a', '-c', '-d'");
     }

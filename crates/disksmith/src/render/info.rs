@@ -151,7 +151,8 @@ fn children_text(image: &ImageInfo, path: &str, level: usize, text: &mut String)
 fn node_text(image: &ImageInfo, level: usize, drop_in: bool, text: &mut String) {
     let indent = " ".repeat(level * 4);
     let mut line = |line: String| *text += &format!("{indent}{line}\n");
-    let shown = |name: &str| if drop_in { name.to_string() } else { crate::render::printable(name) };
+    let shown =
+        |name: &str| if drop_in { name.to_string() } else { crate::render::printable(name) };
     let size = format!("{} ({} bytes)", human_size(image.virtual_size), image.virtual_size);
     let (name, format, length) = match image.is_protocol() {
         true => ("filename", "protocol type", "file length"),
@@ -229,7 +230,8 @@ pub(crate) fn json_list(images: &[ImageInfo]) -> String {
 
 fn value(image: &ImageInfo) -> Value {
     let mut map = Map::new();
-    let children = image.children.iter().map(|(name, child)| json!({"name": name, "info": value(child)}));
+    let children =
+        image.children.iter().map(|(name, child)| json!({"name": name, "info": value(child)}));
     map.insert("children".into(), children.collect());
     let mut put = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -246,7 +248,13 @@ fn value(image: &ImageInfo) -> Value {
     put("encrypted", image.encrypted.then(|| json!(true)));
     put("format", Some(json!(image.format)));
     put("actual-size", image.actual_size.map(|s| json!(s)));
-    put("format-specific", image.specific.as_ref().map(|facts| json!({"type": image.format, "data": facts_value(facts)})));
+    put(
+        "format-specific",
+        image
+            .specific
+            .as_ref()
+            .map(|facts| json!({"type": image.format, "data": facts_value(facts)})),
+    );
     put("full-backing-filename", image.full_backing.as_ref().map(|f| json!(f)));
     put("backing-filename", image.backing.as_ref().map(|f| json!(f)));
     put("dirty-flag", image.dirty.map(|d| json!(d)));
@@ -257,7 +265,11 @@ fn value(image: &ImageInfo) -> Value {
 }
 
 fn facts_value(facts: &[(&'static str, Fact)]) -> Value {
-    facts.iter().map(|(key, fact)| ((*key).to_string(), fact_value(fact))).collect::<Map<_, _>>().into()
+    facts
+        .iter()
+        .map(|(key, fact)| ((*key).to_string(), fact_value(fact)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn fact_value(fact: &Fact) -> Value {

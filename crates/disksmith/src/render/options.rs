@@ -4,12 +4,8 @@ use disksmith_disk::Result;
 use disksmith_formats::{Driver, OptionKind, OptionSpec, Options};
 
 /// The guest-visible size, which every format has.
-pub(crate) const SIZE: OptionSpec = OptionSpec {
-    name: "size",
-    kind: OptionKind::Size,
-    help: "Virtual disk size",
-    default: None,
-};
+pub(crate) const SIZE: OptionSpec =
+    OptionSpec { name: "size", kind: OptionKind::Size, help: "Virtual disk size", default: None };
 const BACKING_FILE: OptionSpec = OptionSpec {
     name: "backing_file",
     kind: OptionKind::Text,

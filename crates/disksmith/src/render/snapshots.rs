@@ -59,10 +59,7 @@ fn clock(nanoseconds: u64) -> String {
 fn local_time(seconds: u32) -> String {
     jiff::Timestamp::from_second(i64::from(seconds))
         .map(|stamp| {
-            stamp
-                .to_zoned(jiff::tz::TimeZone::system())
-                .strftime("%Y-%m-%d %H:%M:%S")
-                .to_string()
+            stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
         })
         .unwrap_or_default()
 }
