@@ -64,6 +64,19 @@ impl Target {
         &self.disk
     }
 
+    /// Where it lies while it is being made.
+    pub(crate) fn place(&self) -> &Path {
+        match &self.state {
+            State::New(file) => file.temporary(),
+            State::InPlace(_) | State::Kept => &self.path,
+        }
+    }
+
+    /// Lets go of the locks, so that it can be opened as an image, which takes its own.
+    pub(crate) fn unlock(&self) -> Result<()> {
+        self.disk.lock(LockSet::NONE)
+    }
+
     /// It is whole: gives it its name, makes that durable and lets go of its locks.
     pub(crate) fn keep(mut self) -> Result<()> {
         match std::mem::replace(&mut self.state, State::Kept) {

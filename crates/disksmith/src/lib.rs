@@ -41,6 +41,7 @@ mod content;
 mod face;
 mod files;
 mod making;
+mod measuring;
 mod native;
 mod numbers;
 mod progress;

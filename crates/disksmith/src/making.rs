@@ -205,6 +205,14 @@ pub(crate) struct Made {
 }
 
 impl Made {
+    /// Lets go of the locks.
+    pub(crate) fn unlock(&self) -> Result<()> {
+        if let Some(data) = &self.data {
+            data.unlock()?;
+        }
+        self.target.unlock()
+    }
+
     /// Keeps it under its name.
     pub(crate) fn keep(self) -> Result<()> {
         if let Some(data) = self.data {

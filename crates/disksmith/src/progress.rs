@@ -1,63 +1,110 @@
-//! How far long work is.
+//! How far long work is, and what it has to say on the way.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use disksmith_operations::Observer;
 
 use crate::face::Face;
 use crate::signals;
 
 /// Shows progress as `    (12.34/100%)`, in qemu-img's form.
+#[derive(Debug)]
 pub(crate) struct Progress {
-    enabled: bool,
+    form: Form,
     shown: f64,
     any: bool,
     face: Face,
 }
 
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
+    Silent,
+    /// On stdout, as scripts read it.
+    Lines,
+    /// On stderr, for somebody who looks on.
+    Terminal,
+}
+
 impl Progress {
-    /// Silent unless `enabled`; SIGUSR1 is answered in any case.
-    pub(crate) fn new(face: &Face, enabled: bool) -> Self {
-        Self { enabled, shown: f64::NEG_INFINITY, any: false, face: face.clone() }
+    /// Shown when `asked` for; by the native face also where somebody looks at stderr. SIGUSR1
+    /// is answered in any case.
+    pub(crate) fn new(face: &Face, asked: bool, quiet: bool) -> Self {
+        let form = match (quiet, asked, face.drop_in) {
+            (true, ..) => Form::Silent,
+            (_, true, _) => Form::Lines,
+            (_, _, false) if std::io::stderr().is_terminal() => Form::Terminal,
+            _ => Form::Silent,
+        };
+        Self { form, shown: f64::NEG_INFINITY, any: false, face: face.clone() }
     }
 
     /// `done` of `total` are done. Printed when a per cent more is.
     pub(crate) fn show(&mut self, done: u64, total: u64) {
         let percent = if total == 0 { 100.0 } else { done as f64 * 100.0 / total as f64 };
-        if signals::progress_asked() && !self.enabled {
-            self.face.note(&format!("    ({percent:3.2}/100%)\n"));
+        let asked = signals::progress_asked();
+        if asked && self.form == Form::Silent {
+            self.face.note(&format!("    ({percent:.2}/100%)\n"));
         }
-        if self.enabled && (percent - self.shown >= 1.0 || done >= total || done == 0) {
-            self.shown = percent;
-            self.any = true;
-            self.face.print(&format!("    ({percent:3.2}/100%)\r"));
+        if percent - self.shown < 1.0 && done < total && done > 0 {
+            return;
         }
+        self.shown = percent;
+        match self.form {
+            Form::Silent => return,
+            Form::Lines => self.face.print(&format!("    ({percent:.2}/100%)\r")),
+            Form::Terminal => {
+                let bar = "#".repeat((percent / 2.5) as usize);
+                self.face.note(&format!("\r[{bar:<40}] {percent:5.1} %"));
+            }
+        }
+        self.any = true;
     }
 
     /// Ends the line.
     pub(crate) fn finish(&mut self) {
-        if self.enabled && std::mem::take(&mut self.any) {
-            self.face.print("\n");
+        match (self.form, std::mem::take(&mut self.any)) {
+            (Form::Lines, true) => self.face.print("\n"),
+            (Form::Terminal, true) => self.face.note("\r\x1b[K"),
+            _ => {}
         }
     }
 }
 
-/// Whether progress is shown when nothing is said about it: the native face does on a
-/// terminal.
-pub(crate) fn wanted(face: &Face, asked: bool, quiet: bool) -> bool {
-    !quiet && (asked || (!face.drop_in && std::io::stderr().is_terminal()))
+/// Watches an operation of several threads.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    face: Face,
+    progress: Mutex<Progress>,
+    done: AtomicU64,
 }
 
-/// Progress behind a lock, for operations that tell it from several threads.
-pub(crate) struct Shared(Mutex<Progress>);
-
-impl Shared {
-    /// Wraps it.
-    pub(crate) fn new(progress: Progress) -> Self {
-        Self(Mutex::new(progress))
+impl Watch {
+    /// With this progress.
+    pub(crate) fn new(face: &Face, progress: Progress) -> Self {
+        Self { face: face.clone(), progress: Mutex::new(progress), done: AtomicU64::new(0) }
     }
 
-    /// With the progress.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Progress) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    /// The operation is over.
+    pub(crate) fn finish(&self) {
+        self.with(Progress::finish);
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Progress)) {
+        act(&mut self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+}
+
+impl Observer for Watch {
+    fn progress(&self, done: u64, total: u64) {
+        // Threads may tell in another order than they counted.
+        if self.done.fetch_max(done, Ordering::AcqRel) <= done {
+            self.with(|progress| progress.show(done, total));
+        }
+    }
+
+    fn warning(&self, text: &str) {
+        self.face.warn(text);
     }
 }

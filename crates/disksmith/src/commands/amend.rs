@@ -68,7 +68,7 @@ impl Verb for Amend {
                 Err(_) => error,
             }
         })?;
-        let mut progress = Progress::new(face, self.progress && !self.quiet);
+        let mut progress = Progress::new(face, self.progress, self.quiet);
         progress.show(0, 1);
         let result = node.image.amend(&given, self.force, &mut |done, total| progress.show(done, total));
         progress.show(1, 1);

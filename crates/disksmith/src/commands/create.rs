@@ -76,19 +76,7 @@ impl Create {
 
     fn help(&self, face: &Face) -> Outcome {
         let driver = creatable(&self.format(face))?;
-        let mut list = options::create_options(driver);
-        if self.image.is_none() {
-            // For raw images it is the file below that can be preallocated.
-            list.retain(|spec| driver.name != "raw" || spec.name != "preallocation");
-            face.print(&format!(
-                "Supported {} options:\n{}\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n",
-                driver.name,
-                options::help(&list)
-            ));
-        } else {
-            list.extend_from_slice(options::PROTOCOL);
-            face.print(&format!("Supported options:\n{}", options::help(&list)));
-        }
+        face.print(&options::create_help(driver, self.image.is_some()));
         Ok(DONE)
     }
 

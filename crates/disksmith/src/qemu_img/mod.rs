@@ -7,11 +7,18 @@ use crate::face::{DONE, FAILED, Face, Failure, Outcome};
 
 mod amend;
 mod arguments;
+mod bench;
 mod bitmap;
 mod check;
+mod commit;
+mod compare;
+mod convert;
 mod create;
+mod dd;
 mod info;
 mod map;
+mod measure;
+mod rebase;
 mod resize;
 mod shared;
 mod snapshot;
@@ -32,11 +39,18 @@ pub(crate) struct Subcommand {
 
 static SUBCOMMANDS: &[&Subcommand] = &[
     &amend::SUBCOMMAND,
+    &bench::SUBCOMMAND,
     &bitmap::SUBCOMMAND,
     &check::SUBCOMMAND,
+    &commit::SUBCOMMAND,
+    &compare::SUBCOMMAND,
+    &convert::SUBCOMMAND,
     &create::SUBCOMMAND,
+    &dd::SUBCOMMAND,
     &info::SUBCOMMAND,
     &map::SUBCOMMAND,
+    &measure::SUBCOMMAND,
+    &rebase::SUBCOMMAND,
     &resize::SUBCOMMAND,
     &snapshot::SUBCOMMAND,
 ];

@@ -71,6 +71,22 @@ pub(crate) fn values(list: &[OptionSpec], given: &Options) -> Result<String> {
     Ok(text)
 }
 
+/// What `-o help` prints: with a target, what the file below it knows too.
+pub(crate) fn create_help(driver: &Driver, has_target: bool) -> String {
+    let mut list = create_options(driver);
+    if has_target {
+        list.extend_from_slice(PROTOCOL);
+        return format!("Supported options:\n{}", help(&list));
+    }
+    // It is the file below a raw image that can be preallocated.
+    list.retain(|spec| driver.name != "raw" || spec.name != "preallocation");
+    format!(
+        "Supported {} options:\n{}\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n",
+        driver.name,
+        help(&list)
+    )
+}
+
 /// The lines of `-o help`, sorted by name.
 pub(crate) fn help(list: &[OptionSpec]) -> String {
     let mut sorted = list.to_vec();

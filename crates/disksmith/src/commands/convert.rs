@@ -1,0 +1,416 @@
+//! `convert`: copy images into one of another format.
+
+use disksmith_disk::{Error, Kind};
+use disksmith_formats::{Driver, OpenMode, Options};
+use disksmith_open::{Cache, ImageSpec, Node};
+use disksmith_operations::{ConvertRequest, Offload, convert, snapshot_view};
+
+use super::Verb;
+use super::common::{Purpose, Source, warn_if_guessed_raw};
+use crate::face::{DONE, Face, Failure, Outcome, refuse};
+use crate::making::{Made, Plan, creatable, format_of_name, join_lists, wants_help};
+use crate::progress::{Progress, Watch};
+use crate::render::options;
+
+/// Sparse detection looks at no more than this at once, as in qemu-img.
+const SPARSE_MAX: u64 = 16 << 20;
+
+/// The arguments of `convert`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Convert {
+    #[command(flatten)]
+    pub source: Source,
+    /// Read this snapshot of the source
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    pub source_snapshot: Option<String>,
+    /// Cache mode of the sources
+    #[arg(short = 'T', long, value_name = "CACHE")]
+    pub source_cache: Option<String>,
+    /// Format of the target; told from the suffix of its name when not given
+    #[arg(short = 'O', long, value_name = "FMT")]
+    pub target_format: Option<String>,
+    /// The target is described by options (needs -n)
+    #[arg(long)]
+    pub target_image_opts: bool,
+    /// Options of the target's format, as name=value,…; "help" lists them
+    #[arg(short, long, value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Cache mode of the target
+    #[arg(short = 't', long, value_name = "CACHE")]
+    pub target_cache: Option<String>,
+    /// Let the target stand on this image and store only what differs from it
+    #[arg(short = 'B', long, value_name = "FILE")]
+    pub backing: Option<String>,
+    /// Format of the backing file
+    #[arg(short = 'F', long, value_name = "FMT")]
+    pub backing_format: Option<String>,
+    /// Store the data compressed
+    #[arg(short, long)]
+    pub compress: bool,
+    /// The target exists: write into it
+    #[arg(short, long)]
+    pub no_create: bool,
+    /// The existing target holds zeroes only
+    #[arg(long)]
+    pub target_is_zero: bool,
+    /// Shortest run of zeroes that is not stored; 0 stores everything
+    #[arg(short = 'S', long, value_name = "SIZE")]
+    pub sparse_size: Option<String>,
+    /// Copy persistent bitmaps too
+    #[arg(long)]
+    pub bitmaps: bool,
+    /// Leave out bitmaps that cannot be trusted
+    #[arg(long)]
+    pub skip_broken_bitmaps: bool,
+    /// How many pieces are worked on at once
+    #[arg(short = 'm', long, value_name = "N")]
+    pub parallel: Option<String>,
+    /// Write pieces as they come, not in order
+    #[arg(short = 'W', long)]
+    pub oob_writes: bool,
+    /// Leave the copying to the kernel
+    #[arg(short = 'C', long)]
+    pub copy_range_offloading: bool,
+    /// At most so many bytes per second
+    #[arg(short, long, value_name = "BYTES")]
+    pub rate: Option<String>,
+    /// Go on after read errors, with zeroes in place of what cannot be read
+    #[arg(long)]
+    pub salvage: bool,
+    /// Read even while another process writes the source
+    #[arg(short = 'U', long)]
+    pub force_share: bool,
+    /// Show how far it is
+    #[arg(short, long)]
+    pub progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The sources, and last the target
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+impl Verb for Convert {
+    const NAME: &'static str = "convert";
+    const ABOUT: &'static str = "Copy images into one of another format";
+
+    fn run(self, face: &Face) -> Outcome {
+        let numbers = self.numbers()?;
+        let lists = join_lists(&self.options)?;
+        self.check_combination()?;
+        let target = self.images.last().cloned().unwrap_or_default();
+        let format = self.format(face, &target);
+        if wants_help(&self.options) {
+            return help(face, &format, self.images.len() > 1);
+        }
+        if self.images.len() < 2 {
+            return refuse("Must specify image file name");
+        }
+        let sources = self.open_sources(face)?;
+        let made = match self.no_create {
+            true => None,
+            false => Some(self.plan(face, &format, &target, lists, &sources)?),
+        };
+        self.check_bitmaps(&sources)?;
+        let (node, made) = match made {
+            Some(plan) => self.make_target(face, &plan)?,
+            None => (self.open_target(face, &target)?, None),
+        };
+        self.check_target(&node)?;
+        let zero = match &made {
+            Some(made) => !made.target.disk().is_block_device() && node.backing.is_none(),
+            None => self.target_is_zero,
+        };
+        let nodes: Vec<&Node> = sources.iter().collect();
+        let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        let result = convert(
+            &ConvertRequest {
+                target_is_zero: zero,
+                target_has_backing: node.backing.is_some() && made.is_some(),
+                compress: self.compress,
+                sparse_size: numbers.sparse,
+                threads: numbers.threads,
+                out_of_order: self.oob_writes,
+                offload: if self.copy_range_offloading { Offload::Always } else { Offload::default() },
+                rate: numbers.rate,
+                salvage: self.salvage,
+                bitmaps: self.bitmaps,
+                skip_broken_bitmaps: self.skip_broken_bitmaps,
+                ..ConvertRequest::new(&nodes, &node)
+            },
+            &watch,
+        );
+        watch.finish();
+        result?;
+        drop(node);
+        if let Some(made) = made {
+            made.keep()?;
+        }
+        Ok(DONE)
+    }
+}
+
+struct Numbers {
+    sparse: u64,
+    threads: Option<usize>,
+    rate: Option<u64>,
+}
+
+impl Convert {
+    fn numbers(&self) -> Result<Numbers, Failure> {
+        use crate::numbers::{bounded, size};
+        let sparse = match &self.sparse_size {
+            Some(text) => size("buffer size for sparse output", text)?,
+            None => 4096,
+        };
+        if sparse % 512 != 0 || sparse > SPARSE_MAX {
+            return refuse(format!(
+                "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to {SPARSE_MAX}. Select 0 to disable sparse detection (fully allocates output)."
+            ));
+        }
+        let threads = self.parallel.as_deref();
+        let threads = threads.map(|text| bounded("number of coroutines", text, 1, 16)).transpose()?;
+        let rate = self.rate.as_deref().map(|text| size("rate limit", text)).transpose()?;
+        Ok(Numbers { sparse, threads: threads.and_then(|n| usize::try_from(n).ok()), rate })
+    }
+
+    fn check_combination(&self) -> Result<(), Failure> {
+        let offload = self.copy_range_offloading;
+        let refusals = [
+            (self.no_create && !self.options.is_empty(), "-o has no effect when skipping image creation"),
+            (self.skip_broken_bitmaps && !self.bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"),
+            (offload && self.compress, "Cannot enable copy offloading when -c is used"),
+            (offload && self.sparse_size.is_some(), "Cannot enable copy offloading when -S is used"),
+            (offload && self.salvage, "Cannot use copy offloading in salvaging mode"),
+            (self.target_image_opts && !self.no_create, "--target-image-opts requires use of -n flag"),
+            (self.no_create && self.backing.is_some(), "-B has no effect when skipping image creation"),
+            (self.target_is_zero && !self.no_create, "--target-is-zero requires use of -n flag"),
+        ];
+        match refusals.iter().find(|(wrong, _)| *wrong) {
+            Some((_, text)) => refuse(*text),
+            None => Ok(()),
+        }
+    }
+
+    fn format(&self, face: &Face, target: &str) -> String {
+        let guess = || match face.drop_in {
+            true => None,
+            false => format_of_name(target),
+        };
+        self.target_format.clone().unwrap_or_else(|| guess().unwrap_or("raw").to_string())
+    }
+
+    fn open_sources(&self, face: &Face) -> Result<Vec<Node>, Failure> {
+        let purpose = Purpose::new(OpenMode::Read).shared(self.force_share);
+        let purpose = match self.source_cache.as_deref() {
+            Some(mode) => Purpose { cache: source_cache(mode)?, ..purpose },
+            None => purpose,
+        };
+        let names = self.images.split_last().map(|(_, names)| names).unwrap_or_default();
+        let mut nodes = Vec::new();
+        for name in names {
+            nodes.push(self.source.open(face, name, purpose)?);
+        }
+        let Some(snapshot) = &self.source_snapshot else { return Ok(nodes) };
+        let name = snapshot_name(snapshot)?;
+        if nodes.len() > 1 {
+            return refuse("No support for concatenating multiple snapshot");
+        }
+        let Some(node) = nodes.pop() else { return Ok(nodes) };
+        Ok(vec![view(node, &name)?])
+    }
+
+    fn plan(
+        &self,
+        face: &Face,
+        format: &str,
+        target: &str,
+        mut options: Options,
+        sources: &[Node],
+    ) -> Result<Plan, Failure> {
+        let driver = creatable(format)?;
+        let total = total(sources)?;
+        if options.text("size").is_none() {
+            options.set("size", total.to_string());
+        }
+        let mut plan = Plan { driver, name: target.to_string(), options };
+        plan.check()?;
+        if let Some(backing) = &self.backing {
+            if !driver.backing {
+                return refuse(format!("Backing file not supported for file format '{format}'"));
+            }
+            plan.options.set("backing_file", backing);
+        }
+        if let Some(format) = &self.backing_format {
+            plan.options.set("backing_fmt", format);
+        }
+        if let Some(backing) = plan.backing() {
+            if backing.format.is_none() {
+                if face.drop_in {
+                    return refuse("Use of backing file requires explicit backing format");
+                }
+                let node = plan.open_backing(&backing, &self.source.keys.secrets()?)?;
+                plan.options.set("backing_fmt", node.image.format());
+            }
+            if sources.len() > 1 {
+                return refuse("Having a backing file for the target makes no sense when concatenating multiple input images");
+            }
+        }
+        self.check_compression(&plan)?;
+        Ok(plan)
+    }
+
+    fn check_compression(&self, plan: &Plan) -> Result<(), Failure> {
+        if !self.compress {
+            return Ok(());
+        }
+        let given = |name: &str| plan.options.text(name).filter(|value| *value != "off");
+        if !can_compress(plan.driver) {
+            return Err(no_compression().into());
+        }
+        if given("encryption").is_some() || given("encrypt.format").is_some() {
+            return refuse("Compression and encryption not supported at the same time");
+        }
+        if given("preallocation").is_some() {
+            return refuse("Compression and preallocation not supported at the same time");
+        }
+        Ok(())
+    }
+
+    fn check_bitmaps(&self, sources: &[Node]) -> Result<(), Failure> {
+        if !self.bitmaps {
+            return Ok(());
+        }
+        match sources {
+            [source] if source.image.format() != "qcow2" => refuse("Source lacks bitmap support"),
+            [_] => Ok(()),
+            _ => refuse("Copying bitmaps only possible with single source"),
+        }
+    }
+
+    fn check_target(&self, node: &Node) -> Result<(), Failure> {
+        let format = node.image.format();
+        if self.bitmaps && format != "qcow2" {
+            return refuse(format!("Format driver '{format}' does not support bitmaps"));
+        }
+        if self.compress && node.image.compression().is_none() {
+            return Err(no_compression().into());
+        }
+        Ok(())
+    }
+
+    /// How writes to the target are made durable. Scripts that call qemu-img expect its speed,
+    /// and sync by themselves where they care; the native face always does.
+    fn cache(&self, face: &Face) -> Result<Cache, Failure> {
+        match self.target_cache.as_deref() {
+            Some(mode) => Ok(Cache::parse(mode)?),
+            None if face.drop_in => Ok(Cache::Unsafe),
+            None => Ok(Cache::WriteBack),
+        }
+    }
+
+    fn make_target(&self, face: &Face, plan: &Plan) -> Result<(Node, Option<Made>), Failure> {
+        let cache = self.cache(face)?;
+        let secrets = self.source.keys.secrets()?;
+        let made = plan.make(face, &secrets).map_err(|error| {
+            error.context(format!("{}: error while converting {}", plan.name, plan.driver.name))
+        })?;
+        made.unlock()?;
+        let format = plan.driver.name;
+        let mut spec = ImageSpec::from_path(made.target.place(), &plan.name, Some(format));
+        if let Some(data) = &made.data {
+            let place = data.place();
+            let shown = place.to_string_lossy().into_owned();
+            spec.data_file = Some(Box::new(ImageSpec::from_path(place, &shown, Some("raw"))));
+        }
+        for key in ["encrypt.key-secret", "key-secret"] {
+            if let Some(id) = plan.options.text(key) {
+                spec.options.set(key, id);
+            }
+        }
+        let source = Source { keys: self.source.keys.clone(), ..Source::default() };
+        let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
+        let node = disksmith_open::open(&spec, &source.settings(purpose)?)?;
+        Ok((node, Some(made)))
+    }
+
+    fn open_target(&self, face: &Face, name: &str) -> Result<Node, Failure> {
+        let cache = self.cache(face)?;
+        let source = Source {
+            format: match self.target_image_opts {
+                true => self.target_format.clone(),
+                // As in qemu-img: without -O, raw.
+                false => Some(self.target_format.clone().unwrap_or_else(|| "raw".into())),
+            },
+            image_opts: self.target_image_opts,
+            keys: self.source.keys.clone(),
+            untrusted: self.source.untrusted,
+        };
+        let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
+        let spec = source.spec(name)?;
+        let node = disksmith_open::open(&spec, &source.settings(purpose)?)?;
+        warn_if_guessed_raw(face, &node, OpenMode::Write);
+        Ok(node)
+    }
+}
+
+fn help(face: &Face, format: &str, has_target: bool) -> Outcome {
+    let driver = creatable(format)?;
+    face.print(&options::create_help(driver, has_target));
+    Ok(DONE)
+}
+
+fn total(sources: &[Node]) -> Result<u64, Error> {
+    sources.iter().try_fold(0u64, |sum, node| {
+        sum.checked_add(node.image.size())
+            .ok_or_else(|| Error::new(Kind::InvalidInput, "the sources are too large together"))
+    })
+}
+
+/// Formats whose clusters can be compressed.
+fn can_compress(driver: &Driver) -> bool {
+    ["qcow2", "qcow", "vmdk"].contains(&driver.name)
+}
+
+fn no_compression() -> Error {
+    Error::new(Kind::Unsupported, "Compression not supported for this file format")
+}
+
+/// A cache mode for reading.
+pub(crate) fn source_cache(mode: &str) -> Result<Cache, Failure> {
+    match Cache::parse(mode) {
+        Ok(cache) => Ok(cache),
+        Err(_) => refuse(format!("Invalid source cache option: {mode}")),
+    }
+}
+
+/// `NAME`, or `snapshot.id=ID,snapshot.name=NAME`.
+pub(crate) fn snapshot_name(text: &str) -> Result<String, Failure> {
+    if !text.starts_with("snapshot.") {
+        return Ok(text.to_string());
+    }
+    let options = disksmith_open::parse_options(text, None)?;
+    let unknown = options.iter().find(|(name, _)| !["snapshot.id", "snapshot.name"].contains(name));
+    if let Some((name, _)) = unknown {
+        return Err(Error::new(Kind::InvalidInput, format!("Invalid parameter '{name}'"))
+            .with_hint(format!("Failed in parsing snapshot param '{text}'"))
+            .into());
+    }
+    let value = options.text("snapshot.id").or(options.text("snapshot.name"));
+    Ok(value.unwrap_or_default().to_string())
+}
+
+/// The stack with a snapshot's content on top.
+pub(crate) fn view(node: Node, name: &str) -> Result<Node, Failure> {
+    let format = node.image.format();
+    if format != "qcow2" {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("Block format '{format}' used by device '' does not support temporarily loading internal snapshots"),
+        )
+        .context("Failed to load snapshot")
+        .into());
+    }
+    Ok(snapshot_view(node, name)?)
+}
