@@ -18,19 +18,6 @@ pub(crate) fn bounded(what: &str, text: &str, low: u64, high: u64) -> Result<u64
     }
 }
 
-/// Reads a plain number within bounds, no suffixes.
-pub(crate) fn count(what: &str, text: &str, low: u64, high: u64) -> Result<u64, Failure> {
-    match text.parse::<u64>() {
-        Ok(value) if (low..=high).contains(&value) => Ok(value),
-        Err(error)
-            if *error.kind() != std::num::IntErrorKind::PosOverflow && !is_negative(text) =>
-        {
-            invalid(format!("Invalid {what} specified: '{text}'."))
-        }
-        _ => invalid(format!("Invalid {what} specified. Must be between {low} and {high}.")),
-    }
-}
-
 fn invalid<T>(text: String) -> Result<T, Failure> {
     Err(Error::new(Kind::InvalidInput, text).into())
 }

@@ -1,6 +1,8 @@
 //! `qemu-img commit`.
 
-use super::{FORMAT, HELP, IMAGE_OPTS, OBJECT, Opt, PROGRESS, Parsed, QUIET, Subcommand, flag, value};
+use super::{
+    FORMAT, HELP, IMAGE_OPTS, OBJECT, Opt, PROGRESS, Parsed, QUIET, Subcommand, flag, value,
+};
 use crate::commands::Verb;
 use crate::commands::commit::Commit;
 use crate::face::{Face, Outcome};

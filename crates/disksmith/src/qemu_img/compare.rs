@@ -1,6 +1,8 @@
 //! `qemu-img compare`.
 
-use super::{FORCE_SHARE, HELP, IMAGE_OPTS, OBJECT, Opt, PROGRESS, Parsed, QUIET, Subcommand, flag, value};
+use super::{
+    FORCE_SHARE, HELP, IMAGE_OPTS, OBJECT, Opt, PROGRESS, Parsed, QUIET, Subcommand, flag, value,
+};
 use crate::commands::Verb;
 use crate::commands::common::Form;
 use crate::commands::compare::Compare;

@@ -1,6 +1,8 @@
 //! `qemu-img measure`.
 
-use super::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, Opt, Parsed, Subcommand, value};
+use super::{
+    FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, Opt, Parsed, Subcommand, value,
+};
 use crate::commands::Verb;
 use crate::commands::measure::Measure;
 use crate::face::{Face, Outcome, refuse};

@@ -1,7 +1,8 @@
 //! `qemu-img rebase`.
 
 use super::{
-    FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, Opt, PROGRESS, Parsed, QUIET, Subcommand, flag, value,
+    FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, OBJECT, Opt, PROGRESS, Parsed, QUIET, Subcommand, flag,
+    value,
 };
 use crate::commands::Verb;
 use crate::commands::rebase::Rebase;
