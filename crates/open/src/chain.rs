@@ -297,10 +297,13 @@ fn locks(driver: &Driver, mode: OpenMode, locking: Locking, below: bool) -> Lock
         Locking::Off => LockSet::NONE,
         Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
         Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
-        Locking::Normal if mode.writes() && metadata => {
+        Locking::Normal | Locking::Still if mode.writes() && metadata => {
             LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
         }
-        Locking::Normal if mode.writes() => LockSet::new(&[ConsistentRead, Write], &[]),
+        Locking::Normal | Locking::Still if mode.writes() => {
+            LockSet::new(&[ConsistentRead, Write], &[])
+        }
+        Locking::Still => LockSet::new(&[ConsistentRead], &[Write, Resize]),
         Locking::Normal if metadata || below => LockSet::new(&[ConsistentRead], &[Write, Resize]),
         Locking::Normal => LockSet::new(&[ConsistentRead], &[]),
     }
@@ -312,9 +315,9 @@ fn data_locks(mode: OpenMode, locking: Locking) -> LockSet {
         Locking::Off => LockSet::NONE,
         Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
         Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
-        Locking::Normal if mode.writes() => {
+        Locking::Normal | Locking::Still if mode.writes() => {
             LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
         }
-        Locking::Normal => LockSet::new(&[ConsistentRead], &[Write, Resize]),
+        Locking::Normal | Locking::Still => LockSet::new(&[ConsistentRead], &[Write, Resize]),
     }
 }

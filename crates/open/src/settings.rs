@@ -46,6 +46,9 @@ pub enum Locking {
     /// What the mode of opening needs.
     #[default]
     Normal,
+    /// As [`Normal`](Self::Normal), and nobody may write meanwhile, raw images included: for a
+    /// source that must not change while it is copied.
+    Still,
     /// As `info`: forbid others to write, use nothing.
     Inspect,
     /// None that exclude others (`-U`); for reading only.

@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options};
-use disksmith_open::{Cache, ImageSpec, Node};
+use disksmith_open::{Cache, ImageSpec, Locking, Node};
 use disksmith_operations::{ConvertRequest, Offload, convert, snapshot_view};
 
 use super::Verb;
@@ -203,6 +203,10 @@ impl Convert {
 
     fn open_sources(&self, face: &Face) -> Result<Vec<Node>, Failure> {
         let purpose = Purpose::new(OpenMode::Read).shared(self.force_share);
+        let purpose = match self.force_share {
+            true => purpose,
+            false => Purpose { locking: Locking::Still, ..purpose },
+        };
         let purpose = match self.source_cache.as_deref() {
             Some(mode) => Purpose { cache: source_cache(mode)?, ..purpose },
             None => purpose,
@@ -213,7 +217,7 @@ impl Convert {
             nodes.push(self.source.open(face, name, purpose)?);
         }
         let Some(snapshot) = &self.source_snapshot else { return Ok(nodes) };
-        let name = snapshot_name(snapshot)?;
+        let name = snapshot_name(face, snapshot)?;
         if nodes.len() > 1 {
             return refuse("No support for concatenating multiple snapshot");
         }
@@ -386,16 +390,15 @@ pub(crate) fn source_cache(mode: &str) -> Result<Cache, Failure> {
 }
 
 /// `NAME`, or `snapshot.id=ID,snapshot.name=NAME`.
-pub(crate) fn snapshot_name(text: &str) -> Result<String, Failure> {
+pub(crate) fn snapshot_name(face: &Face, text: &str) -> Result<String, Failure> {
     if !text.starts_with("snapshot.") {
         return Ok(text.to_string());
     }
     let options = disksmith_open::parse_options(text, None)?;
     let unknown = options.iter().find(|(name, _)| !["snapshot.id", "snapshot.name"].contains(name));
     if let Some((name, _)) = unknown {
-        return Err(Error::new(Kind::InvalidInput, format!("Invalid parameter '{name}'"))
-            .with_hint(format!("Failed in parsing snapshot param '{text}'"))
-            .into());
+        face.complain(&format!("Invalid parameter '{name}'"));
+        return refuse(format!("Failed in parsing snapshot param '{text}'"));
     }
     let value = options.text("snapshot.id").or(options.text("snapshot.name"));
     Ok(value.unwrap_or_default().to_string())

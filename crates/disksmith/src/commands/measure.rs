@@ -65,7 +65,7 @@ impl Verb for Measure {
                 let purpose = Purpose::new(OpenMode::Read).shared(self.force_share);
                 let node = self.source.open(face, name, purpose)?;
                 Some(match &self.snapshot {
-                    Some(snapshot) => view(node, &snapshot_name(snapshot)?)?,
+                    Some(snapshot) => view(node, &snapshot_name(face, snapshot)?)?,
                     None => node,
                 })
             }

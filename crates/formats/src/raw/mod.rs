@@ -201,6 +201,9 @@ impl Image for Raw {
                 "Preallocation can't be used for shrinking an image",
             ));
         }
+        if request.preallocation == Preallocation::Metadata {
+            return preallocate(&*self.storage, 0, 0, request.preallocation);
+        }
         self.storage.set_size(request.size)?;
         if request.size > old {
             preallocate(&*self.storage, old, request.size - old, request.preallocation)?;
