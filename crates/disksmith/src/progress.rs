@@ -47,7 +47,7 @@ impl Progress {
         if asked && self.form == Form::Silent {
             self.face.note(&format!("    ({percent:.2}/100%)\n"));
         }
-        if percent - self.shown < 1.0 && done < total && done > 0 {
+        if percent - self.shown <= 1.0 && done < total && done > 0 {
             return;
         }
         self.shown = percent;
@@ -78,12 +78,46 @@ pub(crate) struct Watch {
     face: Face,
     progress: Mutex<Progress>,
     done: AtomicU64,
+    /// The ranges that take time; empty = all.
+    data: Vec<(u64, u64)>,
 }
+
+/// qemu-img copies at most this at once, and tells progress for each such piece.
+const PIECE: u64 = 2 << 20;
 
 impl Watch {
     /// With this progress.
     pub(crate) fn new(face: &Face, progress: Progress) -> Self {
-        Self { face: face.clone(), progress: Mutex::new(progress), done: AtomicU64::new(0) }
+        Self {
+            face: face.clone(),
+            progress: Mutex::new(progress),
+            done: AtomicU64::new(0),
+            data: Vec::new(),
+        }
+    }
+
+    /// Counts only these ranges (start, end; ascending), piece by piece.
+    pub(crate) fn counting(mut self, ranges: impl Iterator<Item = (u64, u64)>) -> Self {
+        for (mut start, end) in ranges {
+            while start < end {
+                let piece = PIECE.min(end - start);
+                self.data.push((start, piece));
+                start += piece;
+            }
+        }
+        self
+    }
+
+    /// Tells all pieces that begin between two positions.
+    fn pieces(&self, from: u64, to: u64) {
+        let total = self.data.iter().map(|(_, length)| length).sum();
+        let mut done = 0u64;
+        for (start, length) in &self.data {
+            done += length;
+            if (from..to).contains(start) {
+                self.with(|progress| progress.show(done, total));
+            }
+        }
     }
 
     /// The operation is over.
@@ -99,7 +133,14 @@ impl Watch {
 impl Observer for Watch {
     fn progress(&self, done: u64, total: u64) {
         // Threads may tell in another order than they counted.
-        if self.done.fetch_max(done, Ordering::AcqRel) <= done {
+        let before = self.done.fetch_max(done, Ordering::AcqRel);
+        if before > done {
+            return;
+        }
+        if done > 0 {
+            self.pieces(before, done);
+        }
+        if self.data.is_empty() || done == 0 || done == total {
             self.with(|progress| progress.show(done, total));
         }
     }

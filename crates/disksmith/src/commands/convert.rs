@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options};
-use disksmith_open::{Cache, ImageSpec, Locking, Node};
+use disksmith_open::{Cache, ImageSpec, Locking, Node, chain_extents};
 use disksmith_operations::{ConvertRequest, Offload, convert, snapshot_view};
 
 use super::Verb;
@@ -123,7 +123,10 @@ impl Verb for Convert {
             None => self.target_is_zero,
         };
         let nodes: Vec<&Node> = sources.iter().collect();
-        let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        let mut watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        if self.progress && !self.quiet {
+            watch = watch.counting(data_ranges(&sources, numbers.sparse == 0)?.into_iter());
+        }
         let result = convert(
             &ConvertRequest {
                 target_is_zero: zero,
@@ -370,6 +373,28 @@ fn total(sources: &[Node]) -> Result<u64, Error> {
         sum.checked_add(node.image.size())
             .ok_or_else(|| Error::new(Kind::InvalidInput, "the sources are too large together"))
     })
+}
+
+/// Where the sources, one behind the other, hold data: what copying takes time for.
+fn data_ranges(sources: &[Node], everything: bool) -> Result<Vec<(u64, u64)>, Error> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    let mut first = 0;
+    for node in sources {
+        let size = node.image.size();
+        for extent in chain_extents(node, 0, size) {
+            let extent = extent?;
+            if !everything && (extent.zero || !extent.data) {
+                continue;
+            }
+            let start = first + extent.start;
+            match ranges.last_mut() {
+                Some((_, end)) if *end == start => *end += extent.length,
+                _ => ranges.push((start, start + extent.length)),
+            }
+        }
+        first += size;
+    }
+    Ok(ranges)
 }
 
 /// Formats whose clusters can be compressed.

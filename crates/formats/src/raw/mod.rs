@@ -157,7 +157,7 @@ impl Disk for Raw {
         }
         let length = length.min(self.size() - offset);
         if place >= self.storage.size() {
-            return Ok(Extent::zero(length));
+            return Ok(Extent { place: Some(place), ..Extent::zero(length) });
         }
         let below = self.storage.map(place, length)?;
         Ok(Extent { place: Some(place), ..below })

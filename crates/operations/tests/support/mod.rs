@@ -20,6 +20,7 @@ pub fn node(image: Arc<dyn Image>, backing: Option<Arc<Node>>) -> Node {
     Node {
         image,
         shown: "memory".to_string(),
+        spec: disksmith_open::ImageSpec::from_path("", "memory", None),
         path: None,
         file: None,
         data_file: None,
