@@ -17,7 +17,9 @@
 
 mod allocate;
 mod cache;
+mod check;
 mod create;
+mod editor;
 mod encryption;
 mod facts;
 mod header;
@@ -30,7 +32,10 @@ mod quarantine;
 mod read;
 mod refcounts;
 mod resize;
+mod roots;
+mod snapshots;
 mod util;
+mod whole;
 mod write;
 mod zero;
 
@@ -44,7 +49,10 @@ use self::encryption::Encryption;
 use self::meta::Meta;
 use self::read::Unpacked;
 use self::util::{exclusive, lock, shared};
-use crate::{Backing, Compression, Driver, Fact, Image, OpenMode, OpenRequest, ResizeRequest};
+use crate::{
+    Backing, CheckFinding, CheckReport, Compression, Driver, Fact, Image, OpenMode, OpenRequest,
+    Repair, ResizeRequest, Snapshot,
+};
 
 /// The format's entry in the registry.
 pub static DRIVER: Driver = Driver {
@@ -77,7 +85,7 @@ pub struct Qcow2 {
     /// Shared by requests, taken exclusively by operations on the whole image.
     gate: RwLock<()>,
     attached: RwLock<Attached>,
-    cipher: Option<Encryption>,
+    cipher: Option<Arc<Encryption>>,
     unpacked: Unpacked,
 }
 
@@ -103,7 +111,8 @@ impl Qcow2 {
                 header,
                 opened.extensions.crypto_header,
                 request.secret.as_ref(),
-            )?,
+            )?
+            .map(Arc::new),
             false => None,
         };
         let cluster_size = opened.shape.cluster_size();
@@ -133,7 +142,24 @@ impl Qcow2 {
             meta.header.autoclear_features &= layout::AUTOCLEAR_KNOWN;
             meta.rewrite_header()?;
         }
-        Ok(())
+        self.repair_dirty(&mut meta)
+    }
+
+    /// A read-only image of another state of the same storage.
+    fn view(&self, opened: open::Opened) -> Self {
+        let header = &opened.header;
+        let algorithm = algorithm(header.compression_type);
+        Self {
+            storage: Arc::clone(&self.storage),
+            mode: OpenMode::Read,
+            cluster_size: self.cluster_size,
+            meta: Mutex::new(Meta::new(Arc::clone(&self.storage), OpenMode::Read, opened)),
+            landing: Condvar::new(),
+            gate: RwLock::default(),
+            attached: RwLock::default(),
+            cipher: self.cipher.clone(),
+            unpacked: Unpacked::new(algorithm, self.cluster_size),
+        }
     }
 
     /// What every change of guest data does first.
@@ -357,5 +383,33 @@ impl Image for Qcow2 {
 
     fn make_empty(&self) -> Result<()> {
         self.empty()
+    }
+
+    fn check(
+        &self,
+        repair: Repair,
+        tell: &mut dyn FnMut(CheckFinding),
+    ) -> Result<Option<CheckReport>> {
+        self.check_image(repair, tell).map(Some)
+    }
+
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.list_snapshots()
+    }
+
+    fn create_snapshot(&self, snapshot: Snapshot) -> Result<()> {
+        self.take_snapshot(&snapshot)
+    }
+
+    fn apply_snapshot(&self, id_or_name: &str) -> Result<()> {
+        self.go_to_snapshot(id_or_name)
+    }
+
+    fn delete_snapshot(&self, id_or_name: &str) -> Result<()> {
+        self.remove_snapshot(id_or_name)
+    }
+
+    fn open_snapshot(&self, id_or_name: &str) -> Result<Arc<dyn Image>> {
+        self.snapshot_image(id_or_name)
     }
 }

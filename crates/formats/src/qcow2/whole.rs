@@ -1,0 +1,92 @@
+//! Operations on the whole image: nothing else is in flight, everything is written back before,
+//! and the state is read anew after.
+
+use std::sync::Arc;
+
+use disksmith_disk::{Error, Kind, Result};
+
+use super::editor::Editor;
+use super::meta::Meta;
+use super::util::{exclusive, lock};
+use super::{Qcow2, check, layout, open};
+use crate::{CheckFinding, CheckReport, Repair};
+
+impl Qcow2 {
+    /// Runs `work` on the image's metadata as it lies in the storage.
+    pub(super) fn edit<T>(&self, work: impl FnOnce(&mut Editor<'_>) -> Result<T>) -> Result<T> {
+        let _gate = exclusive(&self.gate);
+        let mut meta = lock(&self.meta);
+        meta.check_writable()?;
+        self.settle(&mut meta)?;
+        let mut editor = Editor::load(&*self.storage)?;
+        let done = work(&mut editor);
+        // Also after a failure: what is in memory is no longer what is in the file.
+        let read = self.reload(&mut meta);
+        let done = done?;
+        read?;
+        Ok(done)
+    }
+
+    /// Checks, and mends what `repair` allows.
+    pub(super) fn check_image(
+        &self,
+        repair: Repair,
+        tell: &mut dyn FnMut(CheckFinding),
+    ) -> Result<CheckReport> {
+        let _gate = exclusive(&self.gate);
+        let mut meta = lock(&self.meta);
+        if self.mode.writes() {
+            self.settle(&mut meta)?;
+        } else if repair != Repair::None {
+            return Err(Error::new(Kind::Refused, "Image is read-only"));
+        }
+        let report = check::check(&*self.storage, repair, tell);
+        if repair != Repair::None {
+            let read = self.reload(&mut meta);
+            if report.is_ok() {
+                read?;
+            }
+        }
+        report
+    }
+
+    /// Before the first write to an image that was not closed cleanly, its refcounts are made
+    /// right.
+    pub(super) fn repair_dirty(&self, meta: &mut Meta) -> Result<()> {
+        if !meta.header.has(layout::INCOMPATIBLE_DIRTY) {
+            return Ok(());
+        }
+        let report = check::check(&*self.storage, Repair::All, &mut |_| {})
+            .map_err(|error| error.context("Could not repair dirty image"))?;
+        if report.corruptions > 0 || report.check_errors > 0 {
+            return Err(Error::new(
+                Kind::Corrupt,
+                "Could not repair dirty image: Input/output error",
+            ));
+        }
+        self.reload(meta)
+    }
+
+    /// Writes back all that is in memory.
+    fn settle(&self, meta: &mut Meta) -> Result<()> {
+        if meta.is_dirty() {
+            self.write_back(meta)?;
+        }
+        self.storage.flush()
+    }
+
+    /// Reads the state anew.
+    fn reload(&self, meta: &mut Meta) -> Result<()> {
+        let opened = open::open(&self.storage, self.mode);
+        match opened {
+            Ok(opened) => {
+                *meta = Meta::new(Arc::clone(&self.storage), self.mode, opened);
+                Ok(())
+            }
+            Err(error) => {
+                meta.stopped = true;
+                Err(error)
+            }
+        }
+    }
+}
