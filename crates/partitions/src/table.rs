@@ -72,16 +72,9 @@ pub enum PartitionType {
 }
 
 impl PartitionType {
-    /// The name that fdisk prints; `unknown` for MBR codes and the GUID itself for types without
-    /// one.
-    pub fn name(self) -> String {
-        types::name(self).map_or_else(
-            || match self {
-                Self::Mbr(_) => "unknown".to_string(),
-                Self::Gpt(guid) => guid.to_string(),
-            },
-            str::to_string,
-        )
+    /// The name that fdisk prints; `unknown` for types without one.
+    pub fn name(self) -> &'static str {
+        types::name(self).unwrap_or("unknown")
     }
 }
 

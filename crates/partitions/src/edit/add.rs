@@ -286,7 +286,8 @@ fn logical_start(
         (None, Align::Cylinder(_)) => {
             region.start.checked_next_multiple_of(grain)?.checked_add(lead)?
         }
-        (None, _) => align.start(region.start.checked_add(1)?, table.sector_size)?,
+        // sfdisk always puts the record a full unit before; its dumps are to work with ours.
+        (None, _) => align.start(region.start.checked_add(lead)?, table.sector_size)?,
     };
     record_before(region, start, lead).map(|record| (start, record))
 }

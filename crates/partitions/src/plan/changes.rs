@@ -73,6 +73,7 @@ fn summary(p: &Partition, table: &Table) -> String {
 }
 
 fn change(old: &Partition, new: &Partition, table: &Table) -> Option<String> {
+    let kind = |p: &Partition| format!("{} ({})", p.kind.name(), p.kind);
     let mut parts = Vec::new();
     let mut part = |what: &str, a: String, b: String| {
         if a != b {
@@ -89,7 +90,7 @@ fn change(old: &Partition, new: &Partition, table: &Table) -> Option<String> {
             format!("{} ({})", new.sectors, size(new)),
         );
     }
-    part("type", old.kind.name(), new.kind.name());
+    part("type", kind(old), kind(new));
     part("name", format!("'{}'", old.name), format!("'{}'", new.name));
     let uuid = |p: &Partition| p.uuid.map_or_else(|| "none".to_string(), |u| u.to_string());
     part("id", uuid(old), uuid(new));

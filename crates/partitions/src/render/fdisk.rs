@@ -42,19 +42,19 @@ fn partitions(table: &Table, device: &str) -> String {
     const MBR: &[Column] = &[
         left("Device", 10),
         left("Boot", 4),
-        right("Start"),
-        right("End"),
-        right("Sectors"),
-        right("Size"),
-        right("Id"),
+        right("Start", 5),
+        right("End", 5),
+        right("Sectors", 5),
+        right("Size", 5),
+        right("Id", 2),
         left("Type", 0),
     ];
     const GPT: &[Column] = &[
         left("Device", 10),
-        right("Start"),
-        right("End"),
-        right("Sectors"),
-        right("Size"),
+        right("Start", 5),
+        right("End", 5),
+        right("Sectors", 5),
+        right("Size", 5),
         left("Type", 0),
     ];
     let rows: Vec<Vec<String>> = table.partitions.iter().map(|p| row(table, p, device)).collect();
@@ -75,7 +75,7 @@ fn row(table: &Table, p: &Partition, device: &str) -> Vec<String> {
     if table.label == Label::Mbr {
         cells.push(p.kind.to_string());
     }
-    cells.push(p.kind.name());
+    cells.push(p.kind.name().to_string());
     cells
 }
 

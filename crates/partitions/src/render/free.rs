@@ -7,7 +7,8 @@ use crate::{Table, free_space};
 /// The free regions of at least `least` sectors. Unlike sfdisk's they are not rounded: every
 /// sector that a partition can have is there.
 pub fn free(table: &Table, device: &str, least: u64) -> String {
-    const COLUMNS: &[Column] = &[right("Start"), right("End"), right("Sectors"), right("Size")];
+    const COLUMNS: &[Column] =
+        &[right("Start", 0), right("End", 0), right("Sectors", 0), right("Size", 0)];
     let unit = u64::from(table.sector_size);
     let regions: Vec<_> = free_space(table).into_iter().filter(|r| r.sectors >= least).collect();
     let sectors = regions.iter().fold(0u64, |sum, r| sum.saturating_add(r.sectors));
