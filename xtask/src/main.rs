@@ -1,5 +1,6 @@
 //! Project chores: `cargo xtask CHORE`.
 
+mod bench;
 mod long;
 mod oracles;
 mod test;
@@ -17,6 +18,8 @@ const CHORES: &[Chore] = &[
     ("test", "install the tools that tests compare with, then run all tests", test::run),
     ("tidy", "check the crate table, module arrows and lints; report file sizes", tidy::run),
     ("oracles", "install (root) or name the tools that tests compare with", oracles::run),
+    ("bench", "measure every verb beside qemu-img: cargo xtask bench --help", bench::run),
+    ("bare-copy", "copy a file with two threads: the bench's mark", bench::bare_copy),
     ("long", "run every test with its full matrix (hours)", long::all),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
 ];

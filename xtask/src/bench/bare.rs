@@ -1,0 +1,37 @@
+//! What the machine can do: two threads that copy a file, 1 MiB at a time.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const STEP: u64 = 1 << 20;
+
+/// Copies all that is not zero.
+pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let size = source.metadata()?.len();
+    let target = File::create(to)?;
+    target.set_len(size)?;
+    let next = AtomicU64::new(0);
+    let worker = || -> io::Result<()> {
+        let mut buffer = vec![0; STEP as usize];
+        loop {
+            let at = next.fetch_add(STEP, Ordering::Relaxed);
+            if at >= size {
+                return Ok(());
+            }
+            let part = &mut buffer[..STEP.min(size - at) as usize];
+            source.read_exact_at(part, at)?;
+            if part.iter().any(|byte| *byte != 0) {
+                target.write_all_at(part, at)?;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(worker);
+        let own = worker();
+        other.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))).and(own)
+    })
+}
