@@ -201,3 +201,110 @@ fn random_operations(image: &dyn Image, model: &MemoryDisk, seed: u64, count: u3
     model.read_at(&mut b, 0).unwrap();
     assert_eq!(disksmith_disk::first_difference(&a, &b), None);
 }
+
+#[test]
+fn measures_as_qemu_img_does() {
+    use disksmith_formats::qcow2::Measure;
+    let scratch = Scratch::new();
+    let raw = scratch.path("raw");
+    std::fs::write(&raw, pattern(3 << 20)).unwrap();
+    let source = image_file(&raw);
+    let numbers = |text: String| -> Vec<u64> {
+        text.lines().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    for text in [
+        "cluster_size=64k",
+        "cluster_size=512",
+        "cluster_size=2M",
+        "extended_l2=on",
+        "refcount_bits=1",
+        "refcount_bits=64,cluster_size=4k",
+        "preallocation=falloc",
+        "preallocation=metadata",
+        "compat=0.10",
+        "encrypt.format=luks,encrypt.key-secret=s",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=aes-128,cluster_size=4k",
+    ] {
+        let secret = ["measure", "--object", "secret,id=s,data=x", "-O", "qcow2", "-o", text];
+        for size in [0u64, 1, 1 << 20, 10 << 30, 3 << 40] {
+            let size_text = size.to_string();
+            // qemu-img spends seconds on each key derivation.
+            let slow = text.contains("luks") && size != 1 << 20;
+            if slow || text.contains("512") && size >> 40 != 0 {
+                continue;
+            }
+            let theirs = numbers(qemu_img(&[&secret[..], &["--size", &size_text]].concat()));
+            let ours = Measure::new(size, &options(text), false).unwrap().finish();
+            assert_eq!(vec![ours.required, ours.fully_allocated], theirs, "{text} {size}");
+        }
+        let theirs =
+            numbers(qemu_img(&[&secret[..], &["-f", "raw", raw.to_str().unwrap()]].concat()));
+        let mut measure = Measure::new(source.size(), &options(text), false).unwrap();
+        let mut at = 0;
+        while at < source.size() {
+            let extent = source.map(at, source.size() - at).unwrap();
+            if extent.state == disksmith_disk::State::Data {
+                measure.add_data(at, extent.length);
+            }
+            at += extent.length;
+        }
+        let ours = measure.finish();
+        assert_eq!(vec![ours.required, ours.fully_allocated], theirs[..2], "{text}");
+    }
+}
+
+#[test]
+fn many_threads_write_and_read_one_image() {
+    let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::new(0));
+    let size = 16 << 20;
+    let text = "cluster_size=4k";
+    (driver("qcow2").unwrap().create.unwrap())(&storage, &request(size, text)).unwrap();
+    let image = open(Arc::clone(&storage), OpenMode::Write);
+    let threads = 4;
+    // Neighbouring stripes share clusters, but no thread touches another one's bytes.
+    let stripe = 3000;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let image = Arc::clone(&image);
+            scope.spawn(move || {
+                let mut random = common::Random::new(thread + 1);
+                for _ in 0..600 {
+                    let at =
+                        (random.below(size / stripe / threads - 1) * threads + thread) * stripe;
+                    let data = vec![thread as u8 + 1; stripe as usize];
+                    match random.below(4) {
+                        0 => image.write_zeroes(at, stripe, ZeroMode::Unmap).unwrap(),
+                        1 if random.below(20) == 0 => image.flush().unwrap(),
+                        _ => image.write_at(&data, at).unwrap(),
+                    }
+                    let mut back = vec![0; stripe as usize];
+                    image.read_at(&mut back, at).unwrap();
+                    assert!(
+                        back.iter().all(|b| *b == back[0])
+                            && [0, thread as u8 + 1].contains(&back[0])
+                    );
+                }
+            });
+        }
+    });
+    image.close().unwrap();
+    let scratch = Scratch::new();
+    let path = scratch.path("image");
+    let mut bytes = vec![0; storage.size() as usize];
+    storage.read_at(&mut bytes, 0).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    qemu_img(&["check", "-q", path.to_str().unwrap()]);
+}
+
+#[test]
+fn a_huge_empty_image_costs_nothing() {
+    let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::new(0));
+    let begin = std::time::Instant::now();
+    (driver("qcow2").unwrap().create.unwrap())(&storage, &request(64 << 40, "")).unwrap();
+    let image = open(storage, OpenMode::Write);
+    let extent = image.map(0, u64::MAX).unwrap();
+    assert_eq!(extent.length, 64 << 40);
+    image.write_at(&[1; 4096], (64 << 40) - 4096).unwrap();
+    image.close().unwrap();
+    assert!(begin.elapsed().as_secs() < 5);
+}

@@ -16,7 +16,7 @@ use crate::{
 
 const SECTOR: u64 = 512;
 const AES: u32 = 1;
-const LUKS: u32 = 2;
+pub(super) const LUKS: u32 = 2;
 
 const fn option(
     name: &'static str,

@@ -25,6 +25,7 @@ mod facts;
 mod header;
 pub mod layout;
 mod map;
+mod measure;
 mod meta;
 mod open;
 mod packed;
@@ -46,6 +47,7 @@ use disksmith_codec::Algorithm;
 use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, ZeroMode};
 
 use self::encryption::Encryption;
+pub use self::measure::{Measure, Measured, bitmaps_size};
 use self::meta::Meta;
 use self::read::Unpacked;
 use self::util::{exclusive, lock, shared};
