@@ -3,19 +3,23 @@
 //!
 //! This is the only crate that opens files on an image's behalf.
 
+mod address;
 mod chain;
 mod extents;
 mod name;
 mod options;
+mod part;
 mod probe;
 mod secrets;
 mod settings;
 mod spec;
 
+pub use address::Address;
 pub use chain::{Node, open, open_file, open_plainly};
 pub use extents::{ChainExtent, chain_extents, chain_map};
 pub use name::{Name, resolve};
 pub use options::parse_options;
+pub use part::{OpenedDisk, open_disk};
 pub use probe::{ProbeResult, probe_file};
 pub use secrets::Secrets;
 pub use settings::{Cache, Locking, Settings, Trust};

@@ -1,7 +1,7 @@
 //! Arguments that many verbs share, and what follows from them: opening images.
 
 use disksmith_formats::OpenMode;
-use disksmith_open::{Cache, ImageSpec, Locking, Node, Secrets, Settings, Trust};
+use disksmith_open::{Address, Cache, ImageSpec, Locking, Node, Secrets, Settings, Trust};
 
 use crate::face::{Face, Failure, usage};
 
@@ -127,6 +127,14 @@ impl Source {
 
     /// Opens the operand `name`.
     pub(crate) fn open(&self, face: &Face, name: &str, purpose: Purpose) -> Result<Node, Failure> {
+        if !face.drop_in && !self.image_opts {
+            let address = Address::parse(name).with_format(self.format.as_deref());
+            if !address.is_plain() || address.is_path {
+                let opened = disksmith_open::open_disk(&address, &self.settings(purpose)?)?;
+                warn_if_guessed_raw(face, &opened.node, purpose.mode);
+                return Ok(opened.into_node());
+            }
+        }
         let spec = self.spec(name)?;
         let node = disksmith_open::open(&spec, &self.settings(purpose)?)?;
         warn_if_guessed_raw(face, &node, purpose.mode);

@@ -1,0 +1,310 @@
+//! From an address to a disk: the image, its snapshot, its partition.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use disksmith_disk::{Context, Disk, Error, Extent, Geometry, Kind, Result, State, ZeroMode};
+use disksmith_formats::Image;
+use disksmith_partitions::probe::Usage;
+use disksmith_partitions::{Content, Label, Partition, Table, find, probe, read};
+
+use crate::{Address, Node, Settings, chain_map};
+
+/// The disk that an address means, open.
+#[derive(Debug)]
+pub struct OpenedDisk {
+    /// Its bytes: the whole disk, or one partition.
+    pub disk: Arc<dyn Disk>,
+    /// The image it lies in.
+    pub node: Arc<Node>,
+    /// Where it begins in the whole disk, in bytes.
+    pub start: u64,
+    /// The partition, if it is one.
+    pub partition: Option<Partition>,
+    /// As the user named it, without path.
+    pub shown: String,
+}
+
+/// Opens what an address names, up to its partition. The address's path does not matter here,
+/// but a path without a partition means the filesystem that the disk has, as an empty one does.
+pub fn open_disk(address: &Address, settings: &Settings) -> Result<OpenedDisk> {
+    let shown = address.disk_name();
+    let mut node = crate::open(&address.spec()?, settings)?;
+    if let Some(name) = &address.snapshot {
+        if settings.mode.writes() {
+            return Err(Error::new(Kind::Refused, "a snapshot cannot be written to")
+                .context(format!("Could not open '{shown}'")));
+        }
+        let image = node
+            .image
+            .open_snapshot(name)
+            .with_context(|| format!("Could not open snapshot '{name}' of '{}'", node.shown))?;
+        node = Node { image, ..node };
+    }
+    let node = Arc::new(node);
+    let whole: Arc<dyn Disk> = Arc::new(View { node: node.clone() });
+    let attempt = || format!("Could not open '{shown}'");
+    let part = match (&address.part, &address.path) {
+        (None, Some(_)) => Some(""),
+        (part, _) => part.as_deref(),
+    };
+    let Some(wanted) = part else {
+        return Ok(OpenedDisk { disk: whole, node, start: 0, partition: None, shown });
+    };
+    let Some((table, partition)) = select(&whole, wanted).with_context(attempt)? else {
+        return Ok(OpenedDisk { disk: whole, node, start: 0, partition: None, shown });
+    };
+    let slice = table.slice(whole, partition.number).with_context(attempt)?;
+    let start = slice.start();
+    Ok(OpenedDisk { disk: Arc::new(slice), node, start, partition: Some(partition), shown })
+}
+
+impl OpenedDisk {
+    /// Writes everything that waits and leaves the image clean.
+    pub fn close(&self) -> Result<()> {
+        self.node.image.close().with_context(|| format!("Could not close '{}'", self.shown))
+    }
+
+    /// The disk as a node of its own, for operations that work on chains. A plain image is
+    /// handed over as it is.
+    pub fn into_node(self) -> Node {
+        let Self { disk, node, partition, shown, .. } = self;
+        if partition.is_some() {
+            return window(disk, node, shown);
+        }
+        drop(disk);
+        match Arc::try_unwrap(node) {
+            Ok(node) => node,
+            Err(node) => window(Arc::new(View { node: node.clone() }), node, shown),
+        }
+    }
+}
+
+fn window(disk: Arc<dyn Disk>, under: Arc<Node>, shown: String) -> Node {
+    let spec = under.spec.clone();
+    let image = Window { disk, view: Arc::new(View { node: under.clone() }), under };
+    Node {
+        image: Arc::new(image),
+        shown,
+        spec,
+        path: None,
+        file: None,
+        data_file: None,
+        backing: None,
+        probed: false,
+        ambiguous: Vec::new(),
+    }
+}
+
+/// The partition that is meant; `None` is the whole disk.
+fn select(whole: &Arc<dyn Disk>, wanted: &str) -> Result<Option<(Table, Partition)>> {
+    let table = read(whole)?;
+    let found = match wanted {
+        "" => only_filesystem(whole, &table)?,
+        name => named(whole, &table, name)?,
+    };
+    Ok(found.map(|partition| (table, partition)))
+}
+
+fn only_filesystem(whole: &Arc<dyn Disk>, table: &Table) -> Result<Option<Partition>> {
+    if probe(whole)?.is_some_and(|content| content.usage == Usage::Filesystem) {
+        return Ok(None);
+    }
+    let filesystems: Vec<_> = contents(whole, table)
+        .into_iter()
+        .filter(|(_, content)| content.usage == Usage::Filesystem)
+        .collect();
+    match filesystems.as_slice() {
+        [(only, _)] => Ok(Some(only.clone())),
+        [] => Err(Error::new(Kind::NotFound, "no filesystem was found on it")),
+        several => {
+            let error = Error::new(
+                Kind::InvalidInput,
+                format!("it has {} filesystems; say which one", several.len()),
+            );
+            Err(error.with_hint(listing(several)))
+        }
+    }
+}
+
+fn named(whole: &Arc<dyn Disk>, table: &Table, name: &str) -> Result<Option<Partition>> {
+    if let Some(partition) = find(table, name)? {
+        return Ok(Some(partition.clone()));
+    }
+    let bears = |content: &Content| {
+        content.label.as_deref() == Some(name)
+            || content.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(name))
+    };
+    let all = contents(whole, table);
+    let fits: Vec<_> = all.iter().filter(|(_, content)| bears(content)).collect();
+    match fits.as_slice() {
+        [(only, _)] => Ok(Some(only.clone())),
+        [(first, _), (second, _), ..] => Err(Error::new(
+            Kind::InvalidInput,
+            format!("partitions {} and {} are both '{name}'", first.number, second.number),
+        )
+        .with_hint("Say which one by its number.")),
+        [] if probe(whole)?.is_some_and(|content| bears(&content)) => Ok(None),
+        [] => Err(not_found(table, &all, name)),
+    }
+}
+
+fn not_found(table: &Table, all: &[(Partition, Content)], name: &str) -> Error {
+    let error = Error::new(Kind::NotFound, format!("there is no partition '{name}'"));
+    if name.starts_with('/') {
+        return error.with_hint(format!("A path comes after a second colon: IMAGE::{name}"));
+    }
+    if table.label == Label::None || table.partitions.is_empty() {
+        return error.with_hint("The disk has no partitions; IMAGE::PATH names a file on it.");
+    }
+    let numbers: Vec<_> = table.partitions.iter().map(|p| p.number.to_string()).collect();
+    match all {
+        [] => error.with_hint(format!("There are: {}.", numbers.join(", "))),
+        all => error.with_hint(listing(all)),
+    }
+}
+
+fn listing(partitions: &[(Partition, Content)]) -> String {
+    let lines = partitions.iter().map(|(partition, content)| {
+        let label = content.label.as_deref().map(|l| format!(" '{l}'")).unwrap_or_default();
+        format!("{}: {}{label}", partition.number, content.kind)
+    });
+    format!("There are {}.", lines.collect::<Vec<_>>().join(", "))
+}
+
+/// What the partitions hold, as far as it can be read and is recognised.
+fn contents(whole: &Arc<dyn Disk>, table: &Table) -> Vec<(Partition, Content)> {
+    let partitions = table.partitions.iter().filter(|partition| !partition.is_extended());
+    let content = |partition: &Partition| {
+        let slice = table.slice(whole.clone(), partition.number).ok()?;
+        Some((partition.clone(), probe(&slice).ok()??))
+    };
+    partitions.filter_map(content).collect()
+}
+
+/// What the guest sees of an image; says of a range what the whole chain says.
+#[derive(Debug)]
+struct View {
+    node: Arc<Node>,
+}
+
+impl Disk for View {
+    fn size(&self) -> u64 {
+        self.node.image.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.node.image.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.node.image.write_at(data, offset)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
+        self.node.image.write_zeroes(offset, length, mode)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        self.node.image.discard(offset, length)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.node.image.flush()
+    }
+
+    fn map(&self, offset: u64, length: u64) -> Result<Extent> {
+        let run = chain_map(&self.node, offset, length)?;
+        let plain = self.host_window().and(run.place);
+        Ok(Extent {
+            length: run.length,
+            state: if run.data && !run.zero { State::Data } else { State::Zero },
+            place: plain,
+            compressed: run.compressed,
+        })
+    }
+
+    fn read_only(&self) -> bool {
+        self.node.image.read_only()
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.node.image.geometry()
+    }
+
+    fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
+        match self.node.backing {
+            None => self.node.image.host_window(),
+            Some(_) => None,
+        }
+    }
+}
+
+/// A part of an image, as a raw image of its own.
+#[derive(Debug)]
+struct Window {
+    disk: Arc<dyn Disk>,
+    view: Arc<dyn Disk>,
+    under: Arc<Node>,
+}
+
+impl Disk for Window {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.disk.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.disk.write_at(data, offset)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
+        self.disk.write_zeroes(offset, length, mode)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        self.disk.discard(offset, length)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.disk.flush()
+    }
+
+    fn map(&self, offset: u64, length: u64) -> Result<Extent> {
+        self.disk.map(offset, length)
+    }
+
+    fn read_only(&self) -> bool {
+        self.disk.read_only()
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.disk.geometry()
+    }
+
+    fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
+        self.disk.host_window()
+    }
+}
+
+impl Image for Window {
+    fn format(&self) -> &'static str {
+        "raw"
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    /// The whole disk: [`Disk::map`] tells places in it.
+    fn storage(&self) -> &Arc<dyn Disk> {
+        &self.view
+    }
+
+    fn close(&self) -> Result<()> {
+        self.under.image.close()
+    }
+}
