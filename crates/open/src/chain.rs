@@ -224,11 +224,7 @@ impl Opener<'_> {
             OpenMode::Inspect => OpenMode::Inspect,
             _ => OpenMode::Read,
         };
-        let shown = below.shown.clone();
-        let backing = self
-            .node(&below, mode, true)
-            .with_context(|| format!("Could not open '{shown}'"))
-            .context("Could not open backing file")?;
+        let backing = self.node(&below, mode, true).context("Could not open backing file")?;
         node.image.attach_backing(Some(backing.image.clone()))?;
         node.backing = Some(Arc::new(backing));
         Ok(())

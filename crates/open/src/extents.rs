@@ -40,17 +40,42 @@ impl ChainExtent {
 /// What is at `offset`, at most `length` bytes on. Runs may come in pieces; see
 /// [`chain_extents`] for joined ones.
 pub fn chain_map(top: &Node, offset: u64, length: u64) -> Result<ChainExtent> {
+    map_through(top, &LookBelow::All, offset, length)
+}
+
+/// Below which images of a chain holes of the file count as zeroes.
+enum LookBelow {
+    All,
+    /// By depth.
+    Only(Vec<bool>),
+}
+
+impl LookBelow {
+    fn at(&self, depth: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(list) => list.get(depth) == Some(&true),
+        }
+    }
+}
+
+fn map_through(
+    top: &Node,
+    looks_below: &LookBelow,
+    offset: u64,
+    length: u64,
+) -> Result<ChainExtent> {
     let size = top.image.size();
     let mut length = length.min(size.saturating_sub(offset));
     let mut depth = 0;
     for (index, node) in top.chain().enumerate() {
         depth = index;
         if offset >= node.image.size() {
-            // A shorter backing image: zeroes past its end, decided here.
+            // A shorter backing image: zeroes past its end, decided by the one above it.
             return Ok(ChainExtent {
                 start: offset,
                 length,
-                depth: index,
+                depth: index.saturating_sub(1),
                 present: false,
                 zero: true,
                 data: false,
@@ -61,7 +86,7 @@ pub fn chain_map(top: &Node, offset: u64, length: u64) -> Result<ChainExtent> {
         let extent = node.image.map(offset, length)?;
         length = extent.length.min(length);
         if extent.state != State::Absent {
-            return decided(node, extent.cut(length), offset, index);
+            return decided(node, looks_below, extent.cut(length), offset, index);
         }
     }
     Ok(ChainExtent {
@@ -77,7 +102,13 @@ pub fn chain_map(top: &Node, offset: u64, length: u64) -> Result<ChainExtent> {
 }
 
 /// A layer has the range. Data that lies in a hole of the file below reads as zero.
-fn decided(node: &Node, extent: Extent, offset: u64, depth: usize) -> Result<ChainExtent> {
+fn decided(
+    node: &Node,
+    looks_below: &LookBelow,
+    extent: Extent,
+    offset: u64,
+    depth: usize,
+) -> Result<ChainExtent> {
     let mut run = ChainExtent {
         start: offset,
         length: extent.length,
@@ -93,7 +124,7 @@ fn decided(node: &Node, extent: Extent, offset: u64, depth: usize) -> Result<Cha
         Some((_, data)) => &**data,
         None => &**node.image.storage(),
     };
-    if node.image.format() == "raw" {
+    if node.image.format() == "raw" || !looks_below.at(depth) {
         return Ok(run);
     }
     if place >= below.size() {
@@ -112,12 +143,40 @@ pub fn chain_extents(
     offset: u64,
     length: u64,
 ) -> impl Iterator<Item = Result<ChainExtent>> + '_ {
+    extents_through(top, LookBelow::All, offset, length)
+}
+
+/// As [`chain_extents`], but as qemu-img answers: holes of a file below an image that stores its
+/// own allocation are looked for only when the image seems to be preallocated, that is when its
+/// file takes much less room than its clusters would.
+pub fn chain_extents_like_qemu(
+    top: &Node,
+    offset: u64,
+    length: u64,
+) -> impl Iterator<Item = Result<ChainExtent>> + '_ {
+    let preallocated = top.chain().map(seems_preallocated).collect();
+    extents_through(top, LookBelow::Only(preallocated), offset, length)
+}
+
+fn seems_preallocated(node: &Node) -> bool {
+    let (Some(file), Some(cluster)) = (&node.file, node.image.cluster_size()) else { return false };
+    let (Ok(allocated), cluster) = (file.allocated(), cluster.max(1)) else { return false };
+    let real = allocated / cluster;
+    file.size().div_ceil(cluster) >= (real * 10 / 9).max(real + 2)
+}
+
+fn extents_through<'a>(
+    top: &'a Node,
+    looks_below: LookBelow,
+    offset: u64,
+    length: u64,
+) -> impl Iterator<Item = Result<ChainExtent>> + 'a {
     let end = offset.saturating_add(length).min(top.image.size());
     let mut at = offset;
     let mut pending: Option<ChainExtent> = None;
     std::iter::from_fn(move || {
         while at < end {
-            let next = match chain_map(top, at, end - at) {
+            let next = match map_through(top, &looks_below, at, end - at) {
                 Ok(next) => next,
                 Err(error) => {
                     at = end;

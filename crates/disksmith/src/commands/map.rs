@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Disk, Error, Kind};
 use disksmith_formats::OpenMode;
-use disksmith_open::{ChainExtent, Node, chain_extents};
+use disksmith_open::{ChainExtent, Node, chain_extents_like_qemu};
 
 use super::Verb;
 use super::common::{Form, Purpose, Source};
@@ -57,7 +57,7 @@ impl Verb for Map {
 
 fn print_text(face: &Face, node: &Node, start: u64, length: u64) -> Result<(), Failure> {
     let mut text = format!("{:<16}{:<16}{:<16}File\n", "Offset", "Length", "Mapped to");
-    for extent in chain_extents(node, start, length) {
+    for extent in chain_extents_like_qemu(node, start, length) {
         let extent = extent?;
         if extent.data && extent.place.is_none() {
             face.print(&text);
@@ -95,7 +95,7 @@ fn hex(number: u64) -> String {
 fn print_json(face: &Face, node: &Node, start: u64, length: u64) -> Result<(), Failure> {
     let mut text = String::from("[");
     let mut first = true;
-    for extent in chain_extents(node, start, length) {
+    for extent in chain_extents_like_qemu(node, start, length) {
         if !std::mem::take(&mut first) {
             text += ",\n";
         }

@@ -83,7 +83,10 @@ impl Verb for Measure {
             return Ok(DONE);
         }
         let mut plan = Plan { driver, name: String::new(), options: lists };
-        plan.check().map_err(|error| error.with_hint(format!("Invalid options for file format '{format}'")))?;
+        if let Err(error) = plan.check() {
+            face.report(&error);
+            return refuse(format!("Invalid options for file format '{format}'"));
+        }
         let size = node.as_ref().map_or(size.unwrap_or(0), |node| disksmith_disk::Disk::size(&*node.image));
         plan.options.set("size", size.to_string());
         let measured = crate::measuring::measure(&plan, node.as_ref(), size)?;

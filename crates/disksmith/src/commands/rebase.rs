@@ -134,7 +134,7 @@ impl Rebase {
             secrets: self.source.keys.secrets()?,
             ..Settings::new(OpenMode::Read)
         };
-        disksmith_open::open(&spec, &settings)
+        disksmith_open::open_plainly(&spec, &settings)
             .map_err(|error| error.context(format!("Could not open new backing file '{name}'")).into())
     }
 }
