@@ -6,6 +6,7 @@
 //! image writes everything back before and reads its state anew after.
 
 mod allocate;
+mod bitmaps;
 mod header;
 mod refcounts;
 mod references;
