@@ -7,10 +7,11 @@
 use disksmith_disk::{Error, Kind, Result};
 
 use super::Qcow2;
-use super::editor::Editor;
+use super::editor::{Editor, read_bitmap_directory};
 use super::layout::BitmapEntry;
 use super::marks::{Marks, each_run};
 use super::meta::Meta;
+use super::roots::Roots;
 use super::util::lock;
 use crate::{Bitmap, ResizeRequest};
 
@@ -27,6 +28,13 @@ pub(super) struct Tracker {
     /// The flags are set. Without bitmaps that record, there is nothing else to it.
     started: bool,
     marks: Vec<(Vec<u8>, Marks)>,
+}
+
+impl Tracker {
+    /// Something is noted that is not stored yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.marks.is_empty()
+    }
 }
 
 impl Qcow2 {
@@ -49,10 +57,14 @@ impl Qcow2 {
         let editor = Editor::load(&*self.storage)?;
         let cluster_size = self.cluster_size;
         let mut entries = editor.bitmap_directory()?;
-        let records = |e: &BitmapEntry| e.flags & (BitmapEntry::AUTO | BitmapEntry::IN_USE) == BitmapEntry::AUTO;
+        let records = |e: &BitmapEntry| {
+            e.flags & (BitmapEntry::AUTO | BitmapEntry::IN_USE) == BitmapEntry::AUTO
+        };
         for entry in entries.iter_mut().filter(|entry| records(entry)) {
             entry.flags |= BitmapEntry::IN_USE;
-            tracker.marks.push((entry.name.clone(), Marks::new(entry.granularity_bits, cluster_size)));
+            tracker
+                .marks
+                .push((entry.name.clone(), Marks::new(entry.granularity_bits, cluster_size)));
         }
         if !tracker.marks.is_empty() {
             editor.write_bitmap_flags(&entries)?;
@@ -85,7 +97,8 @@ impl Qcow2 {
     }
 
     pub(super) fn list_bitmaps(&self) -> Vec<Bitmap> {
-        let directory = Editor::load(&*self.storage).and_then(|editor| editor.bitmap_directory());
+        let roots = Roots::read(&*self.storage);
+        let directory = roots.and_then(|roots| read_bitmap_directory(&*self.storage, &roots));
         let tracker = lock(&self.tracker);
         // Flagged by ourselves is not left in use.
         let ours = |entry: &BitmapEntry| tracker.marks.iter().any(|(name, _)| *name == entry.name);
@@ -98,7 +111,12 @@ impl Qcow2 {
         directory.unwrap_or_default().into_iter().map(describe).collect()
     }
 
-    pub(super) fn new_bitmap(&self, name: &str, granularity: Option<u64>, enabled: bool) -> Result<()> {
+    pub(super) fn new_bitmap(
+        &self,
+        name: &str,
+        granularity: Option<u64>,
+        enabled: bool,
+    ) -> Result<()> {
         let granularity = self.granularity(granularity)?;
         if name.is_empty() {
             return Err(Error::new(Kind::InvalidInput, "Bitmap name cannot be empty"));
@@ -116,7 +134,10 @@ impl Qcow2 {
         self.edit(|editor| {
             let mut entries = editor.bitmap_directory()?;
             if entries.iter().any(|entry| entry.name == name.as_bytes()) {
-                return Err(Error::new(Kind::AlreadyExists, format!("Bitmap already exists: {name}")));
+                return Err(Error::new(
+                    Kind::AlreadyExists,
+                    format!("Bitmap already exists: {name}"),
+                ));
             }
             if entries.len() >= BITMAPS_MOST {
                 return Err(persistent("Maximum number of persistent bitmaps is already reached"));
@@ -163,15 +184,19 @@ impl Qcow2 {
             let cluster_size = editor.roots.shape.cluster_size();
             let table = editor.bitmap_table(&entry)?;
             let clusters = table.iter().map(|e| super::layout::BitmapTableEntry(*e).offset());
-            let mut freed: Vec<_> =
-                clusters.filter(|offset| *offset != 0).map(|offset| (offset, cluster_size)).collect();
+            let mut freed: Vec<_> = clusters
+                .filter(|offset| *offset != 0)
+                .map(|offset| (offset, cluster_size))
+                .collect();
             freed.push((entry.bitmap_table_offset, u64::from(entry.bitmap_table_size) * 8));
             editor.replace_directory(&entries, &freed)
         })
     }
 
     pub(super) fn empty_bitmap(&self, name: &str) -> Result<()> {
-        self.change_bitmap(name, |editor, entry, freed| editor.renew_bitmap(entry, false, None, freed))
+        self.change_bitmap(name, |editor, entry, freed| {
+            editor.renew_bitmap(entry, false, None, freed)
+        })
     }
 
     pub(super) fn switch_bitmap(&self, name: &str, enabled: bool) -> Result<()> {
@@ -208,7 +233,9 @@ impl Qcow2 {
         let size = editor.roots.header.size;
         let per_cluster = (editor.roots.shape.cluster_size() * 8) << bits;
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for (stored, start) in editor.bitmap_table(entry)?.into_iter().zip((0u64..).map(|n| n * per_cluster)) {
+        for (stored, start) in
+            editor.bitmap_table(entry)?.into_iter().zip((0u64..).map(|n| n * per_cluster))
+        {
             if stored == 0 {
                 continue;
             }
@@ -248,6 +275,8 @@ impl Qcow2 {
             }
             editor.replace_directory(&entries, &freed)
         });
+        // What the resize itself wrote was noted for bitmaps that are flagged, that is for none.
+        *lock(&self.tracker) = Tracker::default();
         resized.and(fitted)
     }
 
@@ -270,9 +299,10 @@ impl Qcow2 {
 }
 
 fn find(entries: &[BitmapEntry], name: &str) -> Result<usize> {
-    entries.iter().position(|entry| entry.name == name.as_bytes()).ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("Dirty bitmap '{name}' not found"))
-    })
+    entries
+        .iter()
+        .position(|entry| entry.name == name.as_bytes())
+        .ok_or_else(|| Error::new(Kind::NotFound, format!("Dirty bitmap '{name}' not found")))
 }
 
 fn find_usable(entries: &[BitmapEntry], name: &str) -> Result<usize> {

@@ -9,7 +9,7 @@ use super::layout::{self, put};
 use super::meta::Meta;
 use super::open::BACKING_NAME_MOST;
 use super::util::{exclusive, lock};
-use crate::Backing;
+use crate::{Backing, OpenMode};
 
 impl Meta {
     /// Writes header, extensions and backing name anew, durably. Unknown ones are kept.
@@ -72,9 +72,10 @@ impl Meta {
 impl Qcow2 {
     /// Writes everything and leaves the image clean.
     pub(super) fn close_image(&self) -> Result<()> {
-        if !self.mode.writes() {
+        if !self.mode.writes() || lock(&self.meta).stopped {
             return Ok(());
         }
+        self.save_bitmaps()?;
         let _gate = exclusive(&self.gate);
         let mut meta = lock(&self.meta);
         let meta = &mut *meta;
@@ -86,7 +87,11 @@ impl Qcow2 {
         }
         // The last counts of freed clusters were written after the last flush.
         self.storage.flush()?;
-        meta.mark_clean()
+        match self.mode {
+            OpenMode::Write => meta.mark_clean(),
+            // A repair takes the mark off itself, if nothing is left to mend.
+            _ => Ok(()),
+        }
     }
 
     /// Writes the name of another backing image into the header.

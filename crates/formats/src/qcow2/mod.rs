@@ -16,6 +16,7 @@
 //!   then nothing else is in flight.
 
 mod allocate;
+mod bitmaps;
 mod cache;
 mod check;
 mod create;
@@ -26,6 +27,7 @@ mod header;
 pub mod layout;
 mod map;
 mod measure;
+mod marks;
 mod meta;
 mod open;
 mod packed;
@@ -46,14 +48,15 @@ use std::sync::{Arc, Condvar, Mutex, RwLock};
 use disksmith_codec::Algorithm;
 use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, ZeroMode};
 
+use self::bitmaps::Tracker;
 use self::encryption::Encryption;
 pub use self::measure::{Measure, Measured, bitmaps_size};
 use self::meta::Meta;
 use self::read::Unpacked;
 use self::util::{exclusive, lock, shared};
 use crate::{
-    Backing, CheckFinding, CheckReport, Compression, Driver, Fact, Image, OpenMode, OpenRequest,
-    Repair, ResizeRequest, Snapshot,
+    Backing, Bitmap, CheckFinding, CheckReport, Compression, Driver, Fact, Image, OpenMode,
+    OpenRequest, Repair, ResizeRequest, Snapshot,
 };
 
 /// The format's entry in the registry.
@@ -89,6 +92,8 @@ pub struct Qcow2 {
     attached: RwLock<Attached>,
     cipher: Option<Arc<Encryption>>,
     unpacked: Unpacked,
+    /// What bitmaps have yet to store.
+    tracker: Mutex<Tracker>,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +134,7 @@ impl Qcow2 {
             attached: RwLock::default(),
             cipher,
             unpacked: Unpacked::new(algorithm, cluster_size),
+            tracker: Mutex::default(),
         };
         if request.mode == OpenMode::Write {
             image.prepare_for_writing()?;
@@ -161,12 +167,13 @@ impl Qcow2 {
             attached: RwLock::default(),
             cipher: self.cipher.clone(),
             unpacked: Unpacked::new(algorithm, self.cluster_size),
+            tracker: Mutex::default(),
         }
     }
 
     /// What every change of guest data does first.
     fn note_write(&self, meta: &mut Meta, offset: u64, length: u64) -> Result<()> {
-        let _ = (offset, length);
+        self.record(meta, offset, length)?;
         meta.note_change()
     }
 
@@ -366,7 +373,7 @@ impl Image for Qcow2 {
     }
 
     fn resize(&self, request: ResizeRequest) -> Result<()> {
-        self.change_size(request)
+        self.resize_with_bitmaps(request)
     }
 
     fn compression(&self) -> Option<Compression> {
@@ -413,5 +420,33 @@ impl Image for Qcow2 {
 
     fn open_snapshot(&self, id_or_name: &str) -> Result<Arc<dyn Image>> {
         self.snapshot_image(id_or_name)
+    }
+
+    fn bitmaps(&self) -> Vec<Bitmap> {
+        self.list_bitmaps()
+    }
+
+    fn add_bitmap(&self, name: &str, granularity: Option<u64>, enabled: bool) -> Result<()> {
+        self.new_bitmap(name, granularity, enabled)
+    }
+
+    fn remove_bitmap(&self, name: &str) -> Result<()> {
+        self.drop_bitmap(name)
+    }
+
+    fn clear_bitmap(&self, name: &str) -> Result<()> {
+        self.empty_bitmap(name)
+    }
+
+    fn enable_bitmap(&self, name: &str, enabled: bool) -> Result<()> {
+        self.switch_bitmap(name, enabled)
+    }
+
+    fn merge_bitmap(&self, target: &str, ranges: &[(u64, u64)]) -> Result<()> {
+        self.add_to_bitmap(target, ranges)
+    }
+
+    fn dirty_ranges(&self, name: &str) -> Result<Vec<(u64, u64)>> {
+        self.bitmap_ranges(name)
     }
 }

@@ -9,7 +9,7 @@ use super::editor::Editor;
 use super::meta::Meta;
 use super::util::{exclusive, lock};
 use super::{Qcow2, check, layout, open};
-use crate::{CheckFinding, CheckReport, Repair};
+use crate::{CheckFinding, CheckReport, OpenMode, Repair};
 
 impl Qcow2 {
     /// Runs `work` on the image's metadata as it lies in the storage.
@@ -87,6 +87,17 @@ impl Qcow2 {
                 meta.stopped = true;
                 Err(error)
             }
+        }
+    }
+}
+
+/// Callers close what they wrote to, and see to errors. An image that is dropped without is
+/// closed here as well as can be: marks that stay would only make others repair it.
+impl Drop for Qcow2 {
+    fn drop(&mut self) {
+        let marked = lock(&self.meta).header.has(layout::INCOMPATIBLE_DIRTY);
+        if self.mode == OpenMode::Write && (marked || lock(&self.tracker).is_waiting()) {
+            drop(self.close_image());
         }
     }
 }

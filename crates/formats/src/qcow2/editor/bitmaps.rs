@@ -3,13 +3,14 @@
 //! A bitmap is changed by writing a new table, new data where it differs, and a new directory
 //! beside the old ones; the header's extension then switches. What is replaced is freed last.
 
-use disksmith_disk::{Error, Kind, Result, is_zero};
+use disksmith_disk::{Disk, Error, Kind, Result, is_zero};
 
 use super::super::layout::{
     AUTOCLEAR_BITMAPS, BitmapEntry, BitmapTableEntry, BitmapsExtension, parse_bitmap_directory,
 };
 use super::super::marks::{Marks, clear_from};
 use super::super::open::read_table;
+use super::super::roots::Roots;
 use super::super::util::read_padded;
 use super::Editor;
 
@@ -18,15 +19,24 @@ const DATA_MOST: u64 = 512 << 20;
 /// Largest directory.
 const DIRECTORY_MOST: u64 = 1024 * 65_535;
 
+/// The bitmap directory, empty without bitmaps.
+pub(in super::super) fn read_bitmap_directory(
+    storage: &dyn Disk,
+    roots: &Roots,
+) -> Result<Vec<BitmapEntry>> {
+    let Some(extension) = roots.extensions.bitmaps else { return Ok(Vec::new()) };
+    let there = storage.size().saturating_sub(extension.directory_offset);
+    let mut bytes = vec![0; extension.directory_size.min(DIRECTORY_MOST).min(there) as usize];
+    read_padded(storage, &mut bytes, extension.directory_offset)?;
+    parse_bitmap_directory(&bytes, extension.nb_bitmaps).ok_or_else(|| {
+        Error::new(Kind::Corrupt, "Could not read bitmaps: the bitmap directory is broken")
+    })
+}
+
 impl Editor<'_> {
     /// The directory, empty without bitmaps.
     pub(in super::super) fn bitmap_directory(&self) -> Result<Vec<BitmapEntry>> {
-        let Some(extension) = self.roots.extensions.bitmaps else { return Ok(Vec::new()) };
-        let mut bytes = vec![0; extension.directory_size.min(DIRECTORY_MOST) as usize];
-        read_padded(self.storage, &mut bytes, extension.directory_offset)?;
-        parse_bitmap_directory(&bytes, extension.nb_bitmaps).ok_or_else(|| {
-            Error::new(Kind::Corrupt, "Could not read bitmaps: the bitmap directory is broken")
-        })
+        read_bitmap_directory(self.storage, &self.roots)
     }
 
     /// The table of a bitmap, every entry checked.
@@ -39,16 +49,17 @@ impl Editor<'_> {
                 && (entry.offset() == 0 || !entry.all_ones() && shape.aligned(entry.offset()))
         };
         let table = match bytes <= DATA_MOST.max(shape.cluster_size()) {
-            true => read_table(
-                self.storage,
-                entry.bitmap_table_offset,
-                entry.bitmap_table_size.into(),
-            )?,
+            true => {
+                read_table(self.storage, entry.bitmap_table_offset, entry.bitmap_table_size.into())?
+            }
             false => Vec::new(),
         };
         if table.len() != entry.bitmap_table_size as usize || !table.iter().all(sound) {
             let name = String::from_utf8_lossy(&entry.name);
-            return Err(Error::new(Kind::Corrupt, format!("the table of bitmap '{name}' is broken")));
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("the table of bitmap '{name}' is broken"),
+            ));
         }
         Ok(table)
     }
@@ -113,7 +124,12 @@ impl Editor<'_> {
     }
 
     /// The table entry for a cluster of bits: the stored one where nothing differs.
-    fn renew_cluster(&mut self, stored: u64, added: Option<&[u8]>, cut: Option<u64>) -> Result<u64> {
+    fn renew_cluster(
+        &mut self,
+        stored: u64,
+        added: Option<&[u8]>,
+        cut: Option<u64>,
+    ) -> Result<u64> {
         if added.is_none() && (cut.is_none() || stored == 0) {
             return Ok(stored);
         }
@@ -145,7 +161,10 @@ impl Editor<'_> {
         let old = self.roots.extensions.bitmaps;
         let bytes: Vec<u8> = entries.iter().flat_map(BitmapEntry::encode).collect();
         if bytes.len() as u64 > DIRECTORY_MOST {
-            return Err(Error::new(Kind::LimitExceeded, "Not enough space in the bitmap directory"));
+            return Err(Error::new(
+                Kind::LimitExceeded,
+                "Not enough space in the bitmap directory",
+            ));
         }
         if bytes.is_empty() {
             // The bit vouches for an extension: it goes first and comes last.

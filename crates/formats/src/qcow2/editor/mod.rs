@@ -12,6 +12,8 @@ mod refcounts;
 mod references;
 mod tables;
 
+pub(super) use bitmaps::read_bitmap_directory;
+
 use std::collections::BTreeMap;
 
 use disksmith_disk::{Disk, Result};
@@ -45,9 +47,5 @@ impl<'a> Editor<'a> {
     pub(super) fn sync(&mut self) -> Result<()> {
         self.write_blocks()?;
         self.storage.flush()
-    }
-
-    pub(super) fn storage(&self) -> &'a dyn Disk {
-        self.storage
     }
 }
