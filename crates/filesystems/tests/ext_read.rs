@@ -19,7 +19,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("ea_inode", "-t ext4 -O ea_inode", "128M"),
     ("sparse_super2", "-t ext4 -O sparse_super2,^resize_inode", "128M"),
     ("uninit", "-t ext4 -O ^metadata_csum,uninit_bg,^64bit", "128M"),
-    ("orphan", "-t ext4 -O orphan_file,project", "128M"),
+    ("orphan", "-t ext4 -O orphan_file", "128M"),
 ];
 
 #[test]

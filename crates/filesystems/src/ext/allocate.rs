@@ -66,7 +66,8 @@ impl Core {
         Err(corrupt(format!("the {what} bitmap of group {group} has a wrong checksum")))
     }
 
-    fn mark_checked(&self, number: u64) {
+    /// A bitmap that was made here needs no check.
+    pub(crate) fn mark_checked(&self, number: u64) {
         self.checked_bitmaps
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

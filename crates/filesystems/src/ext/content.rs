@@ -183,18 +183,18 @@ impl Core {
             let within = (at & ((1 << bits) - 1)) as usize;
             let want = (within as u64 + (data.len() - done) as u64).div_ceil(1 << bits);
             let logical = at >> bits;
-            let run = self.map(inode, logical, want)?;
-            let run = match run.place {
-                Some(_) => run,
+            let old = self.map(inode, logical, want)?;
+            let run = match old.place {
+                Some(_) => old,
                 None => {
-                    let fresh = self.allocate_mapped(inode, logical, run.length, false)?;
+                    let fresh = self.allocate_mapped(inode, logical, old.length, false)?;
                     Run { unwritten: true, ..fresh }
                 }
             };
             let bytes = (((run.length << bits) as usize) - within).min(data.len() - done);
             let Some(place) = run.place else { return Err(errors::no_space()) };
             self.write_run(place, within, &data[done..done + bytes], run.unwritten)?;
-            if run.unwritten && inode.has_flag(flags::EXTENTS) {
+            if old.place.is_some() && run.unwritten && inode.has_flag(flags::EXTENTS) {
                 let blocks = (within + bytes).div_ceil(1 << bits) as u64;
                 self.mark_written(inode, logical, logical + blocks)?;
             }

@@ -27,6 +27,7 @@ mod indirect;
 mod journal;
 mod layout;
 mod mapping;
+mod mkfs;
 mod namespace;
 mod open;
 mod orphan;
@@ -35,3 +36,6 @@ mod xattr;
 
 pub use features::{Compat, FEATURES, Feature, FeatureSet, Incompat, RoCompat};
 pub use filesystem::Ext;
+pub use mkfs::{
+    Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, size_for,
+};
