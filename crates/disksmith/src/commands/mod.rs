@@ -48,6 +48,7 @@ verbs![
     bitmap::Bitmap,
     amend::Amend,
     dd::Dd,
+    partition::PartitionVerb,
     bench::Bench,
     tour::Tour,
     completions::Completions,

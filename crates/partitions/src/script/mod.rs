@@ -63,10 +63,23 @@ pub enum Amount {
 }
 
 impl Amount {
-    pub(crate) fn sectors(self, sector_size: u32) -> u64 {
+    /// In sectors of so many bytes, rounded up.
+    pub fn sectors(self, sector_size: u32) -> u64 {
         match self {
             Self::Sectors(n) => n,
             Self::Bytes(n) => n.div_ceil(u64::from(sector_size.max(1))),
+        }
+    }
+}
+
+/// Digits alone and digits with `s` are sectors; anything else is a size (`1MiB`).
+impl std::str::FromStr for Amount {
+    type Err = disksmith_disk::Error;
+
+    fn from_str(text: &str) -> disksmith_disk::Result<Self> {
+        match text.strip_suffix('s').unwrap_or(text).parse() {
+            Ok(sectors) => Ok(Self::Sectors(sectors)),
+            Err(_) => disksmith_disk::parse_size(text).map(Self::Bytes),
         }
     }
 }

@@ -147,10 +147,7 @@ pub(super) fn amount(text: &str) -> Result<Option<Amount>> {
     if text.is_empty() || text == "+" || text == "-" {
         return Ok(None);
     }
-    if let Ok(sectors) = text.parse() {
-        return Ok(Some(Amount::Sectors(sectors)));
-    }
-    parse_size(text).map(|bytes| Some(Amount::Bytes(bytes)))
+    text.parse().map(Some)
 }
 
 /// Takes quotation marks away and turns `\x22` into what it stands for.

@@ -70,7 +70,16 @@ pub fn text(path: &Path) -> String {
 /// The table as sfdisk reads it.
 pub fn sfdisk_json(path: &Path) -> Value {
     let output = oracle::succeed("sfdisk", &["--json", &text(path)]);
-    serde_json::from_str(&output).unwrap()
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
+}
+
+/// One of sfdisk's names for a type is in lower case.
+fn same_case(mut json: Value) -> Value {
+    let list = json.pointer_mut("/partitiontable/partitions").and_then(Value::as_array_mut);
+    for partition in list.into_iter().flatten() {
+        partition["type"] = partition["type"].as_str().unwrap().to_uppercase().into();
+    }
+    json
 }
 
 /// Lets sfdisk write a table from a script.
@@ -129,7 +138,8 @@ pub fn parted(path: &Path) -> Vec<(u32, u64, u64, String)> {
 pub fn assert_all_agree(path: &Path, case: &str) {
     let table = read(&open(path)).unwrap();
     let name = text(path);
-    assert_eq!(disksmith_partitions::dump_json(&table, &name), sfdisk_json(path), "{case}");
+    let ours = disksmith_partitions::dump_json(&table, &name);
+    assert_eq!(same_case(ours), same_case(sfdisk_json(path)), "{case}");
     let fdisk = oracle::succeed("fdisk", &["-l", &name]);
     assert_eq!(known_to_fdisk(&table, &name), fdisk, "{case}");
     // libblkid cuts extended partitions down to their boot record.
