@@ -316,7 +316,7 @@ impl PartitionVerb {
             Action::Remove { partitions } => removed(table, partitions)?,
             Action::Resize { partition, size, align } => {
                 let number = number(table, partition)?;
-                resize(table, number, length(size, table)?, Align::parse(align, disk)?)?
+                resize(table, number, length(size)?, Align::parse(align, disk)?)?
             }
             Action::Move { partition, start } => {
                 let to = start.parse::<Amount>()?.sectors(table.sector_size);
@@ -386,7 +386,7 @@ impl AddArguments {
     fn request(&self, disk: &dyn Disk, table: &Table) -> Result<AddRequest, Failure> {
         let start = self.start.as_deref().map(str::parse::<Amount>).transpose()?;
         Ok(AddRequest {
-            length: length(&self.size, table)?,
+            length: length(&self.size)?,
             start: start.map(|start| start.sectors(table.sector_size)),
             kind: match table.label {
                 Label::None => None,
@@ -462,14 +462,14 @@ fn removed(table: &Table, selectors: &[String]) -> Result<Table, Failure> {
     Ok(new)
 }
 
-fn length(text: &str, table: &Table) -> Result<Length, Failure> {
+fn length(text: &str) -> Result<Length, Failure> {
     if text == "rest" {
         return Ok(Length::Rest);
     }
     if let Some(sectors) = text.strip_suffix('s').and_then(|digits| digits.parse().ok()) {
         return Ok(Length::Sectors(sectors));
     }
-    let _ = table;
+    
     Ok(Length::Bytes(disksmith_disk::parse_size(text)?))
 }
 

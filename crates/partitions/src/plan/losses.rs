@@ -39,6 +39,7 @@ pub(super) fn losses(
         }
         return Ok(losses);
     }
+    losses.extend(whole_table(before, after));
     for partition in before.partitions.iter().filter(|p| !p.is_extended()) {
         losses.extend(of_partition(disk, before, after, partition, options)?);
     }
@@ -47,6 +48,21 @@ pub(super) fn losses(
         under_the_gpt(disk, after, &mut losses)?;
     }
     Ok(losses)
+}
+
+/// Another table in place of one that lists partitions, none of which stays.
+fn whole_table(before: &Table, after: &Table) -> Option<Loss> {
+    let stays = |p: &Partition| after.partitions.iter().any(|q| q.start == p.start);
+    let count = before.partitions.len();
+    if count == 0 || before.id == after.id || before.partitions.iter().any(stays) {
+        return None;
+    }
+    let plural = if count == 1 { "partition" } else { "partitions" };
+    let detail = format!(
+        "the disk has a partition table ({}) with {count} {plural}, which would be gone",
+        before.label.name()
+    );
+    Some(Loss { partition: None, detail })
 }
 
 fn of_partition(

@@ -34,7 +34,7 @@ pub fn cylinders(table: &Table, device: &str) -> String {
     for p in &table.partitions {
         let (blocks, odd) = blocks(p.sectors, unit);
         text.push_str(&format!(
-            "{:<width$}  {} {:>11} {:>11} {:>11}{}  {:>2}  {}\n",
+            "{:<width$}   {} {:>11} {:>11} {:>11}{}  {:>2}  {}\n",
             device_name(device, p.number),
             if p.boots() { '*' } else { ' ' },
             p.start / geometry.cylinder() + 1,
