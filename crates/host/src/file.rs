@@ -54,6 +54,9 @@ pub struct FileDisk {
     /// The host said once that it cannot do this; not asked again.
     no_zero_range: AtomicBool,
     no_punch: AtomicBool,
+    /// The run of data that [`map`](Disk::map) found last: finding its end can be slow. Writing
+    /// leaves it data; what may make holes forgets it.
+    known_data: Mutex<std::ops::Range<u64>>,
     locks: Mutex<LockSet>,
 }
 
@@ -98,6 +101,7 @@ impl FileDisk {
             flush_failed: AtomicBool::new(false),
             no_zero_range: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
+            known_data: Mutex::default(),
             locks: Mutex::new(LockSet::default()),
         })
     }
@@ -168,6 +172,22 @@ impl FileDisk {
         let length = std::num::NonZeroU64::new(length);
         // Advice only: a failure changes nothing.
         let _ = rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::DontNeed);
+    }
+
+    /// Whether the file can have holes; what the host compresses counts as if it had.
+    pub fn may_have_holes(&self) -> bool {
+        !self.block_device
+            && self.file.metadata().map_or(true, |status| status.blocks() * 512 < status.len())
+    }
+
+    fn forget_map(&self) {
+        *self.known_data.lock().unwrap_or_else(PoisonError::into_inner) = 0..0;
+    }
+
+    /// Where the data at `offset` ends, if that is known.
+    fn known_data_end(&self, offset: u64) -> Option<u64> {
+        let known = self.known_data.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&offset).then_some(known.end)
     }
 
     fn grown(&self, end: u64) {
@@ -292,7 +312,9 @@ impl Disk for FileDisk {
 
     fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
         self.check_writable()?;
-        if length == 0 || self.zero_by_host(offset, length, mode)? {
+        let done = length == 0 || self.zero_by_host(offset, length, mode)?;
+        self.forget_map();
+        if done {
             return Ok(());
         }
         self.write_out_zeroes(offset, length)
@@ -309,7 +331,9 @@ impl Disk for FileDisk {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        self.try_fallocate(&self.no_punch, flags, offset, length).map(drop)
+        let done = self.try_fallocate(&self.no_punch, flags, offset, length).map(drop);
+        self.forget_map();
+        done
     }
 
     fn flush(&self) -> Result<()> {
@@ -338,12 +362,18 @@ impl Disk for FileDisk {
         if self.block_device {
             return Ok(whole);
         }
+        if let Some(known) = self.known_data_end(offset) {
+            return Ok(whole.cut(known - offset));
+        }
         match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(data) if data > offset => {
                 Ok(Extent { state: State::Zero, ..whole }.cut(data - offset))
             }
             Ok(_) => match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
-                Ok(hole) if hole > offset => Ok(whole.cut(hole - offset)),
+                Ok(hole) if hole > offset => {
+                    *self.known_data.lock().unwrap_or_else(PoisonError::into_inner) = offset..hole;
+                    Ok(whole.cut(hole - offset))
+                }
                 _ => Ok(whole),
             },
             // No data up to the end of the file.
@@ -362,6 +392,7 @@ impl Disk for FileDisk {
             };
         }
         self.file.set_len(size).context("Failed to resize the file")?;
+        self.forget_map();
         self.size.store(size, Ordering::Release);
         Ok(())
     }

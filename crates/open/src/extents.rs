@@ -120,15 +120,19 @@ fn decided(
         place: extent.place,
     };
     let (State::Data, Some(place)) = (extent.state, extent.place) else { return Ok(run) };
+    if node.image.format() == "raw" || !looks_below.at(depth) {
+        return Ok(run);
+    }
+    let file = node.data_file.as_ref().map(|(_, data)| data).or(node.file.as_ref());
     let below: &dyn Disk = match &node.data_file {
         Some((_, data)) => &**data,
         None => &**node.image.storage(),
     };
-    if node.image.format() == "raw" || !looks_below.at(depth) {
-        return Ok(run);
-    }
     if place >= below.size() {
         run.zero = true;
+        return Ok(run);
+    }
+    if file.is_some_and(|file| !file.may_have_holes()) {
         return Ok(run);
     }
     let under = below.map(place, extent.length)?;

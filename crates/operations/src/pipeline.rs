@@ -28,6 +28,7 @@ pub(crate) struct Pipeline<'a, S, B, P, R> {
 /// piece is told, and nothing behind it is placed (unless unordered).
 pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, R>) -> Result<()> {
     let Pipeline { workers, buffers, state, next, work, place, unordered } = pipeline;
+    let enough = buffers.len().div_ceil(2);
     let source = Mutex::new(Source { next, index: 0, ended: false });
     let shared = Shared {
         line: Mutex::new(Line {
@@ -38,7 +39,8 @@ pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, 
             stopped: false,
             failure: None,
         }),
-        buffer_freed: Condvar::new(),
+        enough,
+        buffers_freed: Condvar::new(),
     };
     std::thread::scope(|scope| {
         for _ in 0..workers.max(1) {
@@ -88,7 +90,10 @@ fn take_piece<P>(source: &Mutex<Source<'_, P>>) -> Option<(u64, Result<P>)> {
 
 struct Shared<B, R> {
     line: Mutex<Line<B, R>>,
-    buffer_freed: Condvar,
+    /// Sleeping workers are woken when so many buffers are free: waking costs more than the
+    /// work on one piece may take.
+    enough: usize,
+    buffers_freed: Condvar,
 }
 
 /// Finished pieces waiting for their turn, and free buffers.
@@ -112,14 +117,20 @@ impl<B, R> Shared<B, R> {
             if let Some(buffer) = line.buffers.pop() {
                 return Some(buffer);
             }
-            line = self.buffer_freed.wait(line).unwrap_or_else(PoisonError::into_inner);
+            line = self.buffers_freed.wait(line).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn give_back(&self, buffer: B) {
-        lock(&self.line).buffers.push(buffer);
-        // All: workers that wait must see that there are no more pieces.
-        self.buffer_freed.notify_all();
+        self.put(&mut lock(&self.line), buffer);
+    }
+
+    /// In the end all buffers come back, so that nobody sleeps for ever.
+    fn put(&self, line: &mut Line<B, R>, buffer: B) {
+        line.buffers.push(buffer);
+        if line.buffers.len() >= self.enough || line.stopped {
+            self.buffers_freed.notify_all();
+        }
     }
 
     fn done(&self, placed: Result<()>, buffer: B) {
@@ -153,12 +164,11 @@ impl<B, R> Shared<B, R> {
             let placed = result.and_then(|result| place(result, &mut buffer));
             line = lock(&self.line);
             line.turn += 1;
-            line.buffers.push(buffer);
             if let Err(error) = placed {
                 line.failure = Some(error);
                 line.stopped = true;
             }
-            self.buffer_freed.notify_all();
+            self.put(&mut line, buffer);
         }
         line.placing = false;
     }
@@ -171,7 +181,7 @@ impl<B, R> Drop for StopOnPanic<'_, B, R> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             lock(&self.0.line).stopped = true;
-            self.0.buffer_freed.notify_all();
+            self.0.buffers_freed.notify_all();
         }
     }
 }

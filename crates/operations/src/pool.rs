@@ -2,8 +2,8 @@
 
 /// Memory for the buffers of one pipeline, all together.
 const MEMORY: u64 = 32 << 20;
-/// Pieces are no larger: more makes nothing faster.
-const LARGEST_STEP: u64 = 1 << 20;
+/// Pieces are no larger: they shall still be in the processor's cache when they are written.
+const LARGEST_STEP: u64 = 512 << 10;
 /// Nor smaller: less costs system calls.
 const SMALLEST_STEP: u64 = 128 << 10;
 /// Most worker threads.
@@ -19,13 +19,13 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// For pieces of whole `unit`s (a power of two) and so many threads.
-    ///
-    /// Two more buffers than threads: one is being placed, one waits for that.
+    /// For pieces of whole `unit`s (a power of two) and so many threads. Buffers are twice as
+    /// many as threads and some more, so that the threads need not wait for each other at every
+    /// piece.
     pub(crate) fn new(workers: usize, unit: u64) -> Self {
         let most = usize::try_from(MEMORY / unit.max(SMALLEST_STEP)).unwrap_or(MAX_WORKERS);
         let workers = workers.clamp(1, MAX_WORKERS.min(most.saturating_sub(2).max(1)));
-        let buffers = workers + 2;
+        let buffers = (2 * workers + 4).min(most.max(workers + 2));
         let share = MEMORY / buffers as u64;
         let step = (1 << share.max(1).ilog2()).clamp(SMALLEST_STEP, LARGEST_STEP).max(unit);
         Self { workers, buffers, step }
