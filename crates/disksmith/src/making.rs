@@ -33,6 +33,12 @@ pub(crate) fn creatable(name: &str) -> Result<&'static Driver> {
     }
 }
 
+/// Whether an image may say this of its backing file's format: the formats, and QEMU's names for
+/// plain files and devices, which mean raw.
+pub(crate) fn names_format(name: &str) -> bool {
+    driver(name).is_some() || ["file", "host_device", "host_cdrom", "nbd"].contains(&name)
+}
+
 /// The format that a file name suggests.
 pub(crate) fn format_of_name(name: &str) -> Option<&'static str> {
     let suffix = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();

@@ -18,6 +18,19 @@ pub(crate) fn measure(plan: &Plan, source: Option<&Node>, size: u64) -> Result<O
     match plan.driver.name {
         "raw" => measure_raw(size).map(Some),
         "qcow2" => Shape::new(plan)?.measure(plan, source, size).map(Some),
+        "luks" => {
+            let options = &plan.options;
+            if options.text("key-secret").is_none() {
+                return Err(invalid("Parameter 'key-secret' is required for cipher"));
+            }
+            let payload = luks_payload(options.text("cipher-alg"), options.text("cipher-mode"));
+            let raw = measure_raw(size)?;
+            let all = raw
+                .required
+                .checked_add(payload)
+                .ok_or_else(|| invalid("The image size is too large"))?;
+            Ok(Some(Measured { required: all, fully_allocated: all, ..raw }))
+        }
         _ => Ok(None),
     }
 }

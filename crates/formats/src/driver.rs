@@ -76,7 +76,7 @@ pub struct Driver {
     pub backing: bool,
 }
 
-static DRIVERS: [&Driver; 2] = [&crate::qcow2::DRIVER, &crate::raw::DRIVER];
+static DRIVERS: [&Driver; 3] = [&crate::qcow2::DRIVER, &crate::luks::DRIVER, &crate::raw::DRIVER];
 
 /// All formats.
 pub fn drivers() -> &'static [&'static Driver] {

@@ -117,6 +117,7 @@ pub trait Image: Disk {
     }
 
     /// Changes options of an existing image. `progress(done, total)` is called now and then.
+    /// Options that name a secret (`…new-secret`, `…old-secret`) hold the passphrase itself here.
     fn amend(
         &self,
         options: &Options,

@@ -10,6 +10,7 @@
 
 mod driver;
 mod image;
+pub mod luks;
 mod options;
 pub mod qcow2;
 pub mod raw;

@@ -277,6 +277,8 @@ fn plain_reference(image: &Path, name: &str, what: &str) -> Result<PathBuf> {
 }
 
 fn known_driver(name: &str) -> Result<&'static Driver> {
+    // QEMU's names for the file below: the bytes as they are.
+    let name = if matches!(name, "file" | "host_device" | "host_cdrom") { "raw" } else { name };
     driver(name).ok_or_else(|| Error::new(Kind::Unsupported, format!("Unknown driver '{name}'")))
 }
 

@@ -19,13 +19,19 @@ impl Name {
     pub fn parse(text: &str) -> Self {
         let colon = text.find(':').filter(|colon| !text[..*colon].contains('/'));
         match colon.map(|colon| (&text[..colon], &text[colon + 1..])) {
-            Some(("file", rest)) => {
-                Self::Path(PathBuf::from(rest.strip_prefix("//").unwrap_or(rest)))
-            }
+            Some(("file", rest)) => Self::Path(unambiguous(rest)),
             Some(("json", rest)) => Self::Json(rest.to_string()),
             Some((protocol, _)) => Self::Protocol(protocol.to_string(), text.to_string()),
             None => Self::Path(PathBuf::from(text)),
         }
+    }
+}
+
+/// A path that, shown as it is, will not be taken for a protocol.
+fn unambiguous(path: &str) -> PathBuf {
+    match Name::parse(path) {
+        Name::Path(path) => path,
+        _ => PathBuf::from(format!("./{path}")),
     }
 }
 

@@ -1,11 +1,11 @@
 //! `amend`: change options of an existing image.
 
 use disksmith_disk::{Error, Kind};
-use disksmith_formats::{Driver, OpenMode, driver};
+use disksmith_formats::{Driver, OpenMode, Options, driver};
 
 use super::Verb;
 use super::common::{Purpose, Source};
-use crate::face::{DONE, Face, Outcome, refuse, usage};
+use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{join_lists, wants_help};
 use crate::progress::Progress;
 use crate::render::options;
@@ -70,12 +70,30 @@ impl Verb for Amend {
         })?;
         let mut progress = Progress::new(face, self.progress, self.quiet);
         progress.show(0, 1);
+        let given = self.with_secrets(&given)?;
         let result = node.image.amend(&given, self.force, &mut |done, total| progress.show(done, total));
         progress.show(1, 1);
         progress.finish();
         result?;
         node.image.flush()?;
         Ok(DONE)
+    }
+}
+
+impl Amend {
+    /// The options with passphrases in the place of the ids that name them.
+    fn with_secrets(&self, given: &Options) -> Result<Options, Failure> {
+        let secrets = self.source.keys.secrets()?;
+        let mut options = Options::new();
+        for (name, value) in given.iter() {
+            if name.ends_with("new-secret") || name.ends_with("old-secret") {
+                let passphrase = secrets.get(value)?.bytes();
+                options.set(name, String::from_utf8_lossy(passphrase));
+            } else {
+                options.set(name, value);
+            }
+        }
+        Ok(options)
     }
 }
 

@@ -119,7 +119,12 @@ impl Verb for Convert {
         };
         self.check_target(&node)?;
         let zero = match &made {
-            Some(made) => !made.target.disk().is_block_device() && node.backing.is_none(),
+            // A hole of an encrypted volume decrypts to noise.
+            Some(made) => {
+                !made.target.disk().is_block_device()
+                    && node.backing.is_none()
+                    && node.image.format() != "luks"
+            }
             None => self.target_is_zero,
         };
         let nodes: Vec<&Node> = sources.iter().collect();
@@ -130,7 +135,8 @@ impl Verb for Convert {
         let result = convert(
             &ConvertRequest {
                 target_is_zero: zero,
-                target_has_backing: node.backing.is_some() && made.is_some(),
+                target_has_backing: node.backing.is_some()
+                    && (made.is_some() || self.backing.is_some()),
                 compress: self.compress,
                 sparse_size: numbers.sparse,
                 threads: numbers.threads,
@@ -187,7 +193,6 @@ impl Convert {
             (offload && self.sparse_size.is_some(), "Cannot enable copy offloading when -S is used"),
             (offload && self.salvage, "Cannot use copy offloading in salvaging mode"),
             (self.target_image_opts && !self.no_create, "--target-image-opts requires use of -n flag"),
-            (self.no_create && self.backing.is_some(), "-B has no effect when skipping image creation"),
             (self.target_is_zero && !self.no_create, "--target-is-zero requires use of -n flag"),
         ];
         match refusals.iter().find(|(wrong, _)| *wrong) {
@@ -253,15 +258,15 @@ impl Convert {
             plan.options.set("backing_fmt", format);
         }
         if let Some(backing) = plan.backing() {
+            if sources.len() > 1 {
+                return refuse("Having a backing file for the target makes no sense when concatenating multiple input images");
+            }
             if backing.format.is_none() {
                 if face.drop_in {
                     return refuse("Use of backing file requires explicit backing format");
                 }
                 let node = plan.open_backing(&backing, &self.source.keys.secrets()?)?;
                 plan.options.set("backing_fmt", node.image.format());
-            }
-            if sources.len() > 1 {
-                return refuse("Having a backing file for the target makes no sense when concatenating multiple input images");
             }
         }
         self.check_compression(&plan)?;

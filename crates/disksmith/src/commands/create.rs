@@ -1,12 +1,12 @@
 //! `create`: make an empty image, or one on top of another.
 
 use disksmith_disk::{Disk, Error, Kind};
-use disksmith_formats::{Backing, Options, driver};
+use disksmith_formats::{Backing, Options};
 
 use super::Verb;
 use super::common::Keys;
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
-use crate::making::{Plan, creatable, format_of_name, join_lists, wants_help};
+use crate::making::{Plan, creatable, format_of_name, join_lists, names_format, wants_help};
 use crate::render::options;
 
 /// The arguments of `create`.
@@ -146,7 +146,7 @@ impl Create {
 
     fn make(&self, face: &Face, plan: &Plan) -> Outcome {
         if let Some(format) = plan.options.text("backing_fmt")
-            && driver(format).is_none()
+            && !names_format(format)
         {
             return refuse(format!("Unknown backing file format '{format}'"));
         }

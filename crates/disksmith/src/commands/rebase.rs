@@ -10,6 +10,7 @@ use super::commit::find_in_chain;
 use super::common::{Purpose, Source};
 use super::convert::source_cache;
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
+use crate::making::names_format;
 use crate::progress::{Progress, Watch};
 
 /// The arguments of `rebase`.
@@ -67,7 +68,7 @@ impl Verb for Rebase {
         if self.compress && node.image.compression().is_none() {
             return refuse("Compression not supported for this file format");
         }
-        if let Some(format) = self.backing_format.as_deref().filter(|f| driver(f).is_none()) {
+        if let Some(format) = self.backing_format.as_deref().filter(|f| !names_format(f)) {
             return refuse(format!("Invalid format name: '{format}'"));
         }
         let name = self.backing.clone().unwrap_or_default();

@@ -242,7 +242,7 @@ fn preallocate(disk: &dyn Disk, offset: u64, length: u64, mode: Preallocation) -
 }
 
 /// Writes zeroes as data, so that every block is stored.
-fn write_out(disk: &dyn Disk, offset: u64, length: u64) -> Result<()> {
+pub(crate) fn write_out(disk: &dyn Disk, offset: u64, length: u64) -> Result<()> {
     const STEP: u64 = 1 << 20;
     let zeroes = vec![0; STEP.min(length) as usize];
     let mut done = 0;
