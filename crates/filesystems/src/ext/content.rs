@@ -355,7 +355,8 @@ impl Core {
         let block = 1_u64 << bits;
         match how {
             Fallocate::Allocate { keep_size } => {
-                self.reserve(inode, offset >> bits, end.div_ceil(block))?;
+                let stop = self.reservable(inode, end, keep_size);
+                self.reserve(inode, offset >> bits, stop.div_ceil(block))?;
                 self.grow_after(inode, end, keep_size)
             }
             Fallocate::PunchHole => {
@@ -377,6 +378,11 @@ impl Core {
                 self.grow_after(inode, end, keep_size)
             }
         }
+    }
+
+    /// Without extents nothing can be reserved behind the end of a file.
+    fn reservable(&self, inode: &Inode, end: u64, keep_size: bool) -> u64 {
+        if keep_size && !inode.has_flag(flags::EXTENTS) { end.min(inode.size()) } else { end }
     }
 
     fn grow_after(&mut self, inode: &mut Inode, end: u64, keep_size: bool) -> Result<()> {

@@ -96,7 +96,9 @@ pub fn assert_clean(image: &Path, what: &str) {
     let output = try_run("e2fsck", &["-fn", text(image)]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{what}: e2fsck: {}\n{said}", output.status);
-    assert!(!said.contains("? no"), "{what}: e2fsck: {said}");
+    // Trees that could be smaller are no error; the kernel leaves them behind too.
+    let complaint = |line: &str| line.contains("? no") && !line.contains("extent tree (at level");
+    assert!(!said.lines().any(complaint), "{what}: e2fsck: {said}");
 }
 
 /// A kernel mount, undone on drop.

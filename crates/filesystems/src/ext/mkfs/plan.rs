@@ -380,7 +380,8 @@ impl Draft {
         }
         // Taken of what was given, then scaled to what is used.
         let kept = (self.given_blocks as f64 * options.reserved / 100.0) as u64;
-        let kept = u128::from(kept) * u128::from(self.blocks) / u128::from(self.given_blocks.max(1));
+        let kept =
+            u128::from(kept) * u128::from(self.blocks) / u128::from(self.given_blocks.max(1));
         sb.set_reserved_blocks(kept as u64);
         sb.set_s_reserved_gdt_blocks(self.reserved_descriptors as u16);
         sb.set_s_state(STATE_VALID);
