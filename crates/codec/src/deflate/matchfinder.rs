@@ -126,11 +126,9 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         position: u16,
         candidates: Candidates,
     ) -> bool {
-        let quad = next as u32;
-        let distance_less_one = position.wrapping_sub(candidates.way(0)).wrapping_sub(1);
-        let near = usize::from(distance_less_one) < REACH;
-        let same = window.load4(candidates.way(0)) == quad;
-        near & same
+        let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidates.way(0));
+        let out_of_reach = u32::from(distance_less_one >> REACH.trailing_zeros());
+        (window.load4(candidates.way(0)) ^ next as u32) | out_of_reach == 0
     }
 
     /// The best match, of whose length at most [`QUICK_LENGTH`] is known. Takes no branch.
