@@ -11,6 +11,9 @@ const WAYS: u32 = 4;
 /// Matches of up to this length are told apart while looking; longer ones compare on.
 pub(crate) const QUICK_LENGTH: usize = 7;
 
+/// Where a difference is made so that a comparison ends.
+const LAST_BYTE: u64 = 1 << 63;
+
 /// A match as one number that orders matches: longer is more; of equals, the nearer one.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Found(u32);
@@ -149,7 +152,6 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
     #[inline(always)]
     fn judge(window: &Window, next: u64, position: u16, candidate: u16) -> Found {
         // A difference in the last byte for certain, and one in the first if out of reach.
-        const LAST_BYTE: u64 = 1 << 63;
         let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidate);
         let out_of_reach = u64::from(distance_less_one >> REACH.trailing_zeros());
         let difference = (window.load(candidate) ^ next) | LAST_BYTE | out_of_reach;
@@ -157,33 +159,58 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         Found::new(length, candidate)
     }
 
-    /// The longest match, given that `quick` is the best one and has the quick length.
+    /// The longest match among candidates of which one has the quick length.
     #[inline(always)]
     pub(crate) fn longest(
         window: &Window,
+        next: u64,
         position: u16,
         candidates: Candidates,
-        quick: Found,
         limit: usize,
     ) -> Found {
-        let mut length = window.common(quick.position(), position, QUICK_LENGTH, limit);
-        let mut best = quick.position();
+        let further = window.load(position.wrapping_add(QUICK_LENGTH as u16));
+        let mut best = Found(0);
         for way in 0..WAYS {
             let candidate = candidates.way(way);
+            best = best.max(Self::judge_further(window, next, further, position, candidate));
+        }
+        if best.length() < 2 * QUICK_LENGTH {
+            return best;
+        }
+        let length = window.common(best.position(), position, 2 * QUICK_LENGTH, limit);
+        let mut best = Found::new(length as u32, best.position());
+        for way in 1..WAYS {
+            let candidate = candidates.way(way);
             // A longer match has the eight bytes that end one past the length so far.
-            let tail = length.wrapping_sub(7) as u16;
+            let tail = best.length().wrapping_sub(7) as u16;
             let same_tail = window.load(candidate.wrapping_add(tail))
                 == window.load(position.wrapping_add(tail));
-            let distance_less_one = position.wrapping_sub(candidate).wrapping_sub(1);
-            let nearer = quick.position() <= candidate;
-            if same_tail & !nearer & (usize::from(distance_less_one) < REACH) {
-                let this = window.common(candidate, position, 0, limit);
-                if this > length {
-                    length = this;
-                    best = candidate;
+            let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidate);
+            let farther = candidate < best.position();
+            if same_tail & farther & (usize::from(distance_less_one) < REACH) {
+                let length = window.common(candidate, position, 0, limit);
+                if length > best.length() {
+                    best = Found::new(length as u32, candidate);
                 }
             }
         }
-        Found::new(length as u32, best)
+        best
+    }
+
+    /// Compares twice as many bytes as [`judge`](Self::judge), without a branch either.
+    #[inline(always)]
+    fn judge_further(
+        window: &Window,
+        next: u64,
+        further: u64,
+        position: u16,
+        candidate: u16,
+    ) -> Found {
+        let first = Self::judge(window, next, position, candidate);
+        let difference = (window.load(candidate.wrapping_add(QUICK_LENGTH as u16)) ^ further)
+            | LAST_BYTE;
+        let more = difference.trailing_zeros() >> 3;
+        let counts = u32::from(first.length() == QUICK_LENGTH);
+        Found(first.0 + ((more * counts) << 16))
     }
 }

@@ -52,42 +52,35 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
             continue;
         }
         let mut found = Matchfinder::<REACH, BUCKETS>::quick(window, next, position, candidates);
-        let next_position = position.wrapping_add(1);
-        let after = window.load(next_position);
-        let later_candidates = finder.enter(after, next_position);
-        let later =
-            Matchfinder::<REACH, BUCKETS>::quick(window, after, next_position, later_candidates);
-        let insert_from = at + 2;
-        let mut wait = later.length() > found.length();
-        let longer = if wait { later } else { found };
-        if longer.length() < LENGTH_MIN {
-            counts.add_literal(next as u8);
-            at += 1;
-            continue;
-        }
-        if longer.length() >= QUICK_LENGTH {
+        let mut insert_from = at + 1;
+        if found.length() >= QUICK_LENGTH {
             let limit = (end - at).min(MATCH_MAX);
-            if found.length() >= QUICK_LENGTH {
-                found = Matchfinder::<REACH, BUCKETS>::longest(
-                    window, position, candidates, found, limit,
-                );
-                wait = false;
-            } else {
+            found = Matchfinder::<REACH, BUCKETS>::longest(
+                window, next, position, candidates, limit,
+            );
+        } else {
+            let next_position = position.wrapping_add(1);
+            let after = window.load(next_position);
+            let later_candidates = finder.enter(after, next_position);
+            insert_from += 1;
+            let later =
+                Matchfinder::<REACH, BUCKETS>::quick(window, after, next_position, later_candidates);
+            let wait = later.length() > found.length();
+            found = if wait { later } else { found };
+            if later.length() >= QUICK_LENGTH {
                 let limit = (end - at - 1).min(MATCH_MAX);
                 found = Matchfinder::<REACH, BUCKETS>::longest(
                     window,
+                    after,
                     next_position,
                     later_candidates,
-                    later,
                     limit,
                 );
             }
-        } else {
-            found = longer;
+            let literal = &mut counts.literal_length[usize::from(next as u8)];
+            *literal = literal.wrapping_add(u32::from(wait));
+            at += usize::from(wait);
         }
-        let literal = &mut counts.literal_length[usize::from(next as u8)];
-        *literal = literal.wrapping_add(u32::from(wait));
-        at += usize::from(wait);
         let length = found.length().min(end - at);
         if length < LENGTH_MIN {
             break;
