@@ -211,6 +211,6 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
             | LAST_BYTE;
         let more = difference.trailing_zeros() >> 3;
         let counts = u32::from(first.length() == QUICK_LENGTH);
-        Found(first.0 + ((more * counts) << 16))
+        Found(first.0.wrapping_add((more * counts) << 16))
     }
 }

@@ -9,7 +9,7 @@ use super::window::Window;
 const LENGTH_MIN: usize = 4;
 
 /// Literals in a row before the search begins to skip positions: one more for each so many.
-const PATIENCE_BITS: u32 = 8;
+const PATIENCE_BITS: u32 = 9;
 
 /// Some literals, then a match.
 #[derive(Clone, Copy, Default)]

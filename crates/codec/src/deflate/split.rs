@@ -11,7 +11,7 @@ use super::window::Window;
 const PIECE_SIZE: usize = 16 << 10;
 
 /// What a block's header is reckoned to cost, in units of 1/256 bit.
-const HEADER_COST: u64 = 500 << 8;
+const HEADER_COST: u64 = 700 << 8;
 
 struct Piece {
     start: usize,
