@@ -95,18 +95,23 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
     #[inline(always)]
     pub(crate) fn insert(&mut self, window: &Window, from: usize, to: usize) {
         let mut at = from;
-        while at < to {
-            // Eight bytes serve four positions, and those past the end change nothing: fewer
-            // loads, and no branch that depends on the last two bits of the length.
-            let mut next = window.load(at as u16);
+        while at + 4 <= to {
+            // Eight bytes serve four positions.
+            let next = window.load(at as u16);
             for step in 0..4 {
-                let slot = self.slot(next);
+                let slot = self.slot(next >> (8 * step));
                 let bucket = &mut self.buckets[slot];
-                let with = *bucket << 16 | u64::from((at as u16).wrapping_add(step));
-                *bucket = if usize::from(step) < to - at { with } else { *bucket };
-                next >>= 8;
+                *bucket = *bucket << 16 | (at + step) as u64;
             }
             at += 4;
+        }
+        // Up to three more without a branch: those past the end change nothing.
+        let next = window.load(at as u16);
+        for step in 0..3 {
+            let slot = self.slot(next >> (8 * step));
+            let bucket = &mut self.buckets[slot];
+            let with = *bucket << 16 | (at + step) as u64;
+            *bucket = if at + step < to { with } else { *bucket };
         }
     }
 

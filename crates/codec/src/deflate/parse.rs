@@ -95,7 +95,7 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         });
         counts.add_match(length, distance_code);
         let match_end = at + length;
-        let from = if distance <= 8 { insert_from.max(match_end.wrapping_sub(12)) } else { insert_from };
+        let from = if distance <= 8 { insert_from.max(match_end.saturating_sub(12)) } else { insert_from };
         finder.insert(window, from, match_end);
         at = match_end;
         literals_start = at;
