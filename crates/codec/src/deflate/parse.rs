@@ -10,6 +10,7 @@ const LENGTH_MIN: usize = 4;
 
 /// Literals in a row before the search begins to skip positions: one more for each so many.
 const PATIENCE_BITS: u32 = 9;
+const PATIENCE: usize = 1 << PATIENCE_BITS;
 
 /// Some literals, then a match.
 #[derive(Clone, Copy, Default)]
@@ -34,6 +35,7 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
     let end = window.end();
     let mut literals_start = start;
     let mut at = start;
+    let mut patient_end = at + PATIENCE;
     while at < stop {
         let position = at as u16;
         let next = window.load(position);
@@ -41,8 +43,8 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         if !Matchfinder::<REACH, BUCKETS>::promises(window, next, position, candidates) {
             counts.add_literal(next as u8);
             at += 1;
-            let skip = (at - literals_start) >> PATIENCE_BITS;
-            if skip > 0 {
+            if at >= patient_end {
+                let skip = (at - literals_start) >> PATIENCE_BITS;
                 let resume = (at + skip).min(stop);
                 for &literal in window.slice(at, resume) {
                     counts.add_literal(literal);
@@ -99,6 +101,7 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         finder.insert(window, from, match_end);
         at = match_end;
         literals_start = at;
+        patient_end = at + PATIENCE;
     }
     for &literal in window.slice(at, stop) {
         counts.add_literal(literal);
