@@ -2,11 +2,11 @@
 
 use super::window::{Window, zeroed};
 
-/// Fewest buckets in use.
-const BUCKETS_MIN: usize = 256;
+/// Fewest heads in use.
+const HEADS_MIN: usize = 256;
 
-/// Positions remembered for each hash.
-const WAYS: u32 = 4;
+/// Positions looked at in a search.
+const WAYS: usize = 4;
 
 /// Matches of up to this length are told apart while looking; longer ones compare on.
 pub(crate) const QUICK_LENGTH: usize = 7;
@@ -39,56 +39,48 @@ impl Found {
 
 /// Positions to compare with, most recent first.
 #[derive(Clone, Copy)]
-pub(crate) struct Candidates(u64);
+pub(crate) struct Candidates([u16; WAYS]);
 
-impl Candidates {
-    #[inline(always)]
-    fn way(self, way: u32) -> u16 {
-        (self.0 >> (16 * way)) as u16
-    }
-}
-
-/// A hash table of the most recent positions where each four bytes were seen.
+/// The positions where each four bytes were seen, as chains from the most recent to older ones.
 ///
-/// A bucket is four 16-bit positions in one word, the most recent lowest, so that
-/// remembering a position is a shift, and looking takes no data-dependent branch. An empty
-/// place is position 0: that is a candidate like any other, since the bytes are compared.
-pub(crate) struct Matchfinder<const REACH: usize, const BUCKETS: usize> {
-    buckets: Box<[u64; BUCKETS]>,
-    /// One less than the buckets in use, a power of two.
+/// There is no mark for the end of a chain. It ends in positions that are out of reach or
+/// hold other bytes, which the comparison finds out anyway: a search takes so many steps,
+/// without a branch.
+pub(crate) struct Matchfinder<const REACH: usize, const HEADS: usize> {
+    /// The most recent position for each hash.
+    heads: Box<[u16; HEADS]>,
+    /// The one before each position with the same hash, by the position modulo the reach.
+    previous: Box<[u16; REACH]>,
+    /// One less than the heads in use, a power of two.
     mask: usize,
 }
 
-impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
+impl<const REACH: usize, const HEADS: usize> Matchfinder<REACH, HEADS> {
     pub(crate) fn new() -> Self {
-        Self { buckets: zeroed(), mask: BUCKETS - 1 }
+        Self { heads: zeroed(), previous: zeroed(), mask: HEADS - 1 }
     }
 
     /// Forgets all positions, and prepares for so many bytes of input. A small cluster takes
-    /// fewer buckets, since clearing them all would take longer than compressing it.
+    /// fewer heads, since clearing them all would take longer than compressing it.
     pub(crate) fn restart(&mut self, input_length: usize) {
-        let in_use = input_length.saturating_mul(2).clamp(BUCKETS_MIN.min(BUCKETS), BUCKETS);
-        let in_use = in_use.checked_next_power_of_two().unwrap_or(BUCKETS).min(BUCKETS);
+        let in_use = input_length.saturating_mul(2).clamp(HEADS_MIN.min(HEADS), HEADS);
+        let in_use = in_use.checked_next_power_of_two().unwrap_or(HEADS).min(HEADS);
         self.mask = in_use - 1;
-        self.buckets[..in_use].fill(0);
+        self.heads[..in_use].fill(0);
+        self.previous[..input_length.min(REACH)].fill(0);
     }
 
-    /// Follows a window whose bytes moved `by` places to the front.
+    /// Follows a window whose bytes moved `by` places to the front, a multiple of the reach.
     pub(crate) fn shift(&mut self, by: u16) {
-        for bucket in self.buckets.iter_mut() {
-            let mut moved = 0;
-            for way in 0..WAYS {
-                let position = (*bucket >> (16 * way)) as u16;
-                moved |= u64::from(position.saturating_sub(by)) << (16 * way);
-            }
-            *bucket = moved;
+        for position in self.heads.iter_mut().chain(self.previous.iter_mut()) {
+            *position = position.saturating_sub(by);
         }
     }
 
     #[inline(always)]
     fn slot(&self, next: u64) -> usize {
         let hash = (next as u32).wrapping_mul(0x9E37_79B1);
-        (hash >> (32 - BUCKETS.trailing_zeros())) as usize & self.mask
+        (hash >> (32 - HEADS.trailing_zeros())) as usize & self.mask
     }
 
     /// Remembers all positions from `from` up to `to`.
@@ -99,44 +91,52 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
             // Eight bytes serve four positions.
             let next = window.load(at as u16);
             for step in 0..4 {
-                let slot = self.slot(next >> (8 * step));
-                let bucket = &mut self.buckets[slot];
-                *bucket = *bucket << 16 | (at + step) as u64;
+                self.enter(next >> (8 * step), (at as u16).wrapping_add(step));
             }
             at += 4;
         }
-        // Up to three more without a branch: those past the end change nothing.
+        // Up to three more without a branch: those past the end do not become heads.
         let next = window.load(at as u16);
         for step in 0..3 {
             let slot = self.slot(next >> (8 * step));
-            let bucket = &mut self.buckets[slot];
-            let with = *bucket << 16 | (at + step) as u64;
-            *bucket = if at + step < to { with } else { *bucket };
+            let head = &mut self.heads[slot];
+            let position = at + step;
+            self.previous[position & (REACH - 1)] = *head;
+            *head = if position < to { position as u16 } else { *head };
         }
     }
 
-    /// Remembers `position`, where `next` stands, and returns the positions that were seen
-    /// before with the same hash.
+    /// Remembers `position`, where `next` stands, and returns the position before with the
+    /// same hash.
     #[inline(always)]
-    pub(crate) fn enter(&mut self, next: u64, position: u16) -> Candidates {
+    pub(crate) fn enter(&mut self, next: u64, position: u16) -> u16 {
         let slot = self.slot(next);
-        let bucket = &mut self.buckets[slot];
-        let candidates = *bucket;
-        *bucket = candidates << 16 | u64::from(position);
-        Candidates(candidates)
+        let before = std::mem::replace(&mut self.heads[slot], position);
+        self.previous[usize::from(position) & (REACH - 1)] = before;
+        before
     }
 
-    /// Whether one of the candidates has the four bytes of `next` and the nearest is in reach.
+    /// Whether the nearest candidate has the four bytes of `next` and is in reach.
     #[inline(always)]
     pub(crate) fn promises(
         window: &Window,
         next: u64,
         position: u16,
-        candidates: Candidates,
+        candidate: u16,
     ) -> bool {
-        let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidates.way(0));
+        let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidate);
         let out_of_reach = u32::from(distance_less_one >> REACH.trailing_zeros());
-        (window.load4(candidates.way(0)) ^ next as u32) | out_of_reach == 0
+        (window.load4(candidate) ^ next as u32) | out_of_reach == 0
+    }
+
+    /// `nearest`, and those before it.
+    #[inline(always)]
+    pub(crate) fn candidates(&self, nearest: u16) -> Candidates {
+        let mut candidates = [nearest; WAYS];
+        for way in 1..WAYS {
+            candidates[way] = self.previous[usize::from(candidates[way - 1]) & (REACH - 1)];
+        }
+        Candidates(candidates)
     }
 
     /// The best match, of whose length at most [`QUICK_LENGTH`] is known. Takes no branch.
@@ -147,9 +147,9 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         position: u16,
         candidates: Candidates,
     ) -> Found {
-        let mut best = Self::judge(window, next, position, candidates.way(0));
+        let mut best = Self::judge(window, next, position, candidates.0[0]);
         for way in 1..WAYS {
-            best = best.max(Self::judge(window, next, position, candidates.way(way)));
+            best = best.max(Self::judge(window, next, position, candidates.0[way]));
         }
         best
     }
@@ -176,7 +176,7 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         let further = window.load(position.wrapping_add(QUICK_LENGTH as u16));
         let mut best = Found(0);
         for way in 0..WAYS {
-            let candidate = candidates.way(way);
+            let candidate = candidates.0[way];
             best = best.max(Self::judge_further(window, next, further, position, candidate));
         }
         if best.length() < 2 * QUICK_LENGTH {
@@ -185,7 +185,7 @@ impl<const REACH: usize, const BUCKETS: usize> Matchfinder<REACH, BUCKETS> {
         let length = window.common(best.position(), position, 2 * QUICK_LENGTH, limit);
         let mut best = Found::new(length as u32, best.position());
         for way in 1..WAYS {
-            let candidate = candidates.way(way);
+            let candidate = candidates.0[way];
             // A longer match has the eight bytes that end one past the length so far.
             let tail = best.length().wrapping_sub(7) as u16;
             let same_tail = window.load(candidate.wrapping_add(tail))

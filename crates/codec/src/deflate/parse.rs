@@ -39,8 +39,8 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
     while at < stop {
         let position = at as u16;
         let next = window.load(position);
-        let candidates = finder.enter(next, position);
-        if !Matchfinder::<REACH, BUCKETS>::promises(window, next, position, candidates) {
+        let nearest = finder.enter(next, position);
+        if !Matchfinder::<REACH, BUCKETS>::promises(window, next, position, nearest) {
             counts.add_literal(next as u8);
             at += 1;
             if at >= patient_end {
@@ -53,6 +53,7 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
             }
             continue;
         }
+        let candidates = finder.candidates(nearest);
         let mut found = Matchfinder::<REACH, BUCKETS>::quick(window, next, position, candidates);
         let mut insert_from = at + 1;
         if found.length() >= QUICK_LENGTH {
@@ -63,7 +64,8 @@ pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
         } else {
             let next_position = position.wrapping_add(1);
             let after = window.load(next_position);
-            let later_candidates = finder.enter(after, next_position);
+            let nearest = finder.enter(after, next_position);
+            let later_candidates = finder.candidates(nearest);
             insert_from += 1;
             let later =
                 Matchfinder::<REACH, BUCKETS>::quick(window, after, next_position, later_candidates);
