@@ -6,7 +6,7 @@ use super::window::{Window, zeroed};
 const HEADS_MIN: usize = 256;
 
 /// Positions looked at in a search.
-const WAYS: usize = 4;
+const WAYS: usize = 3;
 
 /// Matches of up to this length are told apart while looking; longer ones compare on.
 pub(crate) const QUICK_LENGTH: usize = 7;
