@@ -248,8 +248,8 @@ fn write_symbols(out: &mut BitWriter, block: Block<'_>, lengths: &Lengths) {
         add(out, length_codes[usize::from(length & 0xFF)]);
         let code = usize::from(sequence.distance_code & 31);
         add(out, distance_codes[code]);
-        let extra = sequence.distance.wrapping_sub(DISTANCE_BASE_BITS[code].0);
-        out.add(u64::from(extra), DISTANCE_BASE_BITS[code].1.into());
+        let extra = sequence.distance.wrapping_sub(DISTANCE_BASE[code]);
+        out.add(u64::from(extra), DISTANCE_EXTRA_BITS[code].into());
         out.flush();
     }
     write_literals(out, block.window, at, block.end.wrapping_sub(at), &literal_codes);
@@ -257,17 +257,6 @@ fn write_symbols(out: &mut BitWriter, block: Block<'_>, lengths: &Lengths) {
     out.add(u64::from(end.bits), end.length.into());
     out.flush();
 }
-
-/// Base and extra bits of each distance code, with room for a masked index.
-static DISTANCE_BASE_BITS: [(u16, u16); 32] = {
-    let mut pairs = [(0, 0); 32];
-    let mut code = 0;
-    while code < DISTANCE_SYMBOLS {
-        pairs[code] = (DISTANCE_BASE[code], DISTANCE_EXTRA_BITS[code] as u16);
-        code += 1;
-    }
-    pairs
-};
 
 #[inline(always)]
 fn add(out: &mut BitWriter, packed: u32) {

@@ -32,7 +32,7 @@ impl Counts {
         let count =
             &mut self.literal_length[(END_OF_BLOCK + 1 + code).min(LITERAL_LENGTH_SYMBOLS - 1)];
         *count = count.wrapping_add(1);
-        let count = &mut self.distance[distance_code.min(DISTANCE_SYMBOLS - 1)];
+        let count = &mut self.distance[distance_code & (DISTANCE_SYMBOLS - 1)];
         *count = count.wrapping_add(1);
     }
 
@@ -52,8 +52,8 @@ impl Counts {
         sum
     }
 
-    /// About how many bits the symbols take, in units of 1/256: their entropy.
-    pub(crate) fn entropy(&self) -> u64 {
+    /// About how many bits the symbols take: their entropy.
+    pub(crate) fn entropy(&self) -> f32 {
         entropy(&self.literal_length) + entropy(&self.distance)
     }
 
@@ -65,49 +65,33 @@ impl Counts {
     }
 }
 
-fn entropy(counts: &[u32]) -> u64 {
-    let total: u32 = counts.iter().sum();
-    let log_total = log2(total);
-    counts
-        .iter()
-        .map(|&count| u64::from(count) * u64::from(log_total.wrapping_sub(log2(count))))
-        .sum()
-}
-
-/// The binary logarithm in units of 1/256; 0 of 0.
-#[inline(always)]
-fn log2(count: u32) -> u32 {
-    let shift = 32_u32.saturating_sub(count.leading_zeros()).saturating_sub(LOG_BITS);
-    u32::from(LOG2[(count >> shift) as usize & (LOG2.len() - 1)]) + (shift << 8)
-}
-
-const LOG_BITS: u32 = 9;
-
-static LOG2: [u16; 1 << LOG_BITS] = {
-    let mut table = [0; 1 << LOG_BITS];
-    let mut count = 1;
-    while count < table.len() {
-        table[count] = exact_log2(count as u64);
-        count += 1;
-    }
-    table
-};
-
-/// The logarithm in units of 1/256, one bit of it for each squaring.
-const fn exact_log2(count: u64) -> u16 {
-    let whole = count.ilog2();
-    let mut log = whole as u16;
-    // 1.0 to 2.0, with 30 bits behind the point.
-    let mut rest = (count << 30) >> whole;
-    let mut bit = 0;
-    while bit < 8 {
-        rest = (rest * rest) >> 30;
-        log <<= 1;
-        if rest >= 2 << 30 {
-            rest >>= 1;
-            log |= 1;
+/// What symbols that occur so often take together, in bits: `total * log2(total)` less the same
+/// of each count.
+fn entropy(counts: &[u32]) -> f32 {
+    const LANES: usize = 8;
+    let mut totals = [0_u32; LANES];
+    let mut sums = [0_f32; LANES];
+    for few in counts.chunks_exact(LANES) {
+        for ((total, sum), &count) in totals.iter_mut().zip(&mut sums).zip(few) {
+            *total = total.wrapping_add(count);
+            *sum += weighted_log2(count);
         }
-        bit += 1;
     }
-    log
+    let total = totals.iter().fold(0_u32, |total, &lane| total.wrapping_add(lane));
+    weighted_log2(total) - sums.iter().sum::<f32>()
+}
+
+/// `count * log2(count)` to half a per cent, in operations that the compiler can do for many
+/// counts at once; 0 of 0.
+///
+/// The exponent of the count as a float is the whole part; a parabola through the mantissa
+/// makes the rest.
+#[inline(always)]
+fn weighted_log2(count: u32) -> f32 {
+    // Counts are far below what a signed number holds, and its conversion is the faster one.
+    let value = count as i32 as f32;
+    let bits = value.to_bits();
+    let whole = (bits >> 23) as i32 as f32;
+    let mantissa = f32::from_bits(bits & 0x007F_FFFF | 0x3F80_0000);
+    value * (whole - 127.0 + (2.024_66 - 0.344_845 * mantissa) * mantissa - 1.674_87)
 }

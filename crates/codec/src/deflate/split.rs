@@ -8,10 +8,10 @@ use super::parse::{self, Sequence};
 use super::window::Window;
 
 /// Input is taken in pieces of this size; a block is one or more of them.
-const PIECE_SIZE: usize = 16 << 10;
+const PIECE_SIZE: usize = 8 << 10;
 
-/// What a block's header is reckoned to cost, in units of 1/256 bit.
-const HEADER_COST: u64 = 700 << 8;
+/// What a block's header is reckoned to cost, in bits.
+const HEADER_COST: f32 = 700.0;
 
 struct Piece {
     start: usize,
@@ -19,7 +19,7 @@ struct Piece {
     first_sequence: usize,
     last_sequence: usize,
     counts: Counts,
-    entropy: u64,
+    entropy: f32,
 }
 
 /// Compresses what `window` holds from `start` on.

@@ -5,8 +5,8 @@
 pub(crate) const LITERAL_LENGTH_SYMBOLS: usize = 288;
 /// The end-of-block symbol.
 pub(crate) const END_OF_BLOCK: usize = 256;
-/// Distance codes.
-pub(crate) const DISTANCE_SYMBOLS: usize = 30;
+/// Distance codes; the last two never occur.
+pub(crate) const DISTANCE_SYMBOLS: usize = 32;
 /// Shortest match that deflate can express.
 pub(crate) const MATCH_MIN: usize = 3;
 /// Longest match that deflate can express.
@@ -21,7 +21,7 @@ pub(crate) const LENGTH_EXTRA_BITS: [u8; LENGTH_CODES] =
 /// Extra bits after each distance code.
 pub(crate) const DISTANCE_EXTRA_BITS: [u8; DISTANCE_SYMBOLS] = [
     0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13,
-    13,
+    13, 0, 0,
 ];
 
 /// The shortest length of each code.
