@@ -263,6 +263,9 @@ fn add(out: &mut BitWriter, packed: u32) {
     out.add(u64::from(packed & 0xFF_FFFF), packed >> 24);
 }
 
+/// Which of three literals count when that many are left.
+static LAST_LITERALS: [[u32; 3]; 4] = [[0, 0, 0], [!0, 0, 0], [!0, !0, 0], [!0, !0, !0]];
+
 #[inline(always)]
 fn write_literals(
     out: &mut BitWriter,
@@ -280,9 +283,9 @@ fn write_literals(
         at = at.wrapping_add(4);
     }
     // The last few without a branch: codes that are not meant become empty.
-    for (index, literal) in window.load4(at).to_le_bytes().into_iter().take(3).enumerate() {
-        let meant = u32::from(index < count % 4);
-        add(out, codes[usize::from(literal)] & meant.wrapping_neg());
+    let masks = LAST_LITERALS[count % 4];
+    for (literal, mask) in window.load4(at).to_le_bytes().into_iter().zip(masks) {
+        add(out, codes[usize::from(literal)] & mask);
     }
     out.flush();
 }
