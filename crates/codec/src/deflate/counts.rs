@@ -22,8 +22,14 @@ impl Counts {
 
     #[inline(always)]
     pub(crate) fn add_literal(&mut self, literal: u8) {
+        self.add_literals(literal, 1);
+    }
+
+    /// Counts `literal` so many times; none is all right.
+    #[inline(always)]
+    pub(crate) fn add_literals(&mut self, literal: u8, times: u32) {
         let count = &mut self.literal_length[usize::from(literal)];
-        *count = count.wrapping_add(1);
+        *count = count.wrapping_add(times);
     }
 
     #[inline(always)]

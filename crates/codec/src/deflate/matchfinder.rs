@@ -2,14 +2,11 @@
 
 use super::window::{Window, zeroed};
 
+/// What a comparison without a branch can tell of a match's length.
+pub(crate) const QUICK_LENGTH: usize = 7;
+
 /// Fewest heads in use.
 const HEADS_MIN: usize = 256;
-
-/// Positions looked at in a search.
-const WAYS: usize = 3;
-
-/// Matches of up to this length are told apart while looking; longer ones compare on.
-pub(crate) const QUICK_LENGTH: usize = 7;
 
 /// Where a difference is made so that a comparison ends.
 const LAST_BYTE: u64 = 1 << 63;
@@ -37,16 +34,34 @@ impl Found {
     }
 }
 
-/// Positions to compare with, most recent first.
+/// A place in the window, and the eight bytes there.
 #[derive(Clone, Copy)]
-pub(crate) struct Candidates([u16; WAYS]);
+pub(crate) struct Place {
+    pub(crate) position: u16,
+    pub(crate) next: u64,
+}
+
+impl Place {
+    #[inline(always)]
+    pub(crate) fn new(window: &Window, position: u16) -> Self {
+        Self { position, next: window.load(position) }
+    }
+
+    /// Distance from `earlier` to here, less one: what is not earlier becomes far away.
+    #[inline(always)]
+    fn distance_less_one(self, earlier: u16) -> u16 {
+        self.position.wrapping_sub(1).wrapping_sub(earlier)
+    }
+}
 
 /// The positions where each four bytes were seen, as chains from the most recent to older ones.
 ///
-/// There is no mark for the end of a chain. It ends in positions that are out of reach or
-/// hold other bytes, which the comparison finds out anyway: a search takes so many steps,
-/// without a branch.
-pub(crate) struct Matchfinder<const REACH: usize, const HEADS: usize> {
+/// There is no mark for the end of a chain. It goes on into positions that are out of reach or
+/// hold other bytes, which a comparison finds out anyway. So a search takes `STEPS` steps,
+/// always, and needs no branch that the processor could guess wrong.
+///
+/// `REACH`, the largest distance, and `HEADS` are powers of two.
+pub(crate) struct Matchfinder<const REACH: usize, const HEADS: usize, const STEPS: usize> {
     /// The most recent position for each hash.
     heads: Box<[u16; HEADS]>,
     /// The one before each position with the same hash, by the position modulo the reach.
@@ -55,7 +70,7 @@ pub(crate) struct Matchfinder<const REACH: usize, const HEADS: usize> {
     mask: usize,
 }
 
-impl<const REACH: usize, const HEADS: usize> Matchfinder<REACH, HEADS> {
+impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Matchfinder<REACH, HEADS, STEPS> {
     pub(crate) fn new() -> Self {
         Self { heads: zeroed(), previous: zeroed(), mask: HEADS - 1 }
     }
@@ -63,8 +78,8 @@ impl<const REACH: usize, const HEADS: usize> Matchfinder<REACH, HEADS> {
     /// Forgets all positions, and prepares for so many bytes of input. A small cluster takes
     /// fewer heads, since clearing them all would take longer than compressing it.
     pub(crate) fn restart(&mut self, input_length: usize) {
-        let in_use = input_length.saturating_mul(2).clamp(HEADS_MIN.min(HEADS), HEADS);
-        let in_use = in_use.checked_next_power_of_two().unwrap_or(HEADS).min(HEADS);
+        let wanted = input_length.clamp(HEADS_MIN, HEADS / 2) * 2;
+        let in_use = wanted.next_power_of_two().min(HEADS);
         self.mask = in_use - 1;
         self.heads[..in_use].fill(0);
         self.previous[..input_length.min(REACH)].fill(0);
@@ -79,19 +94,30 @@ impl<const REACH: usize, const HEADS: usize> Matchfinder<REACH, HEADS> {
 
     #[inline(always)]
     fn slot(&self, next: u64) -> usize {
+        // The odd number next to 2^32 divided by the golden ratio: Knuth's multiplicative hash.
         let hash = (next as u32).wrapping_mul(0x9E37_79B1);
         (hash >> (32 - HEADS.trailing_zeros())) as usize & self.mask
     }
 
+    /// Remembers a place, and returns the position before with the same hash.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, place: Place) -> u16 {
+        let slot = self.slot(place.next);
+        let before = std::mem::replace(&mut self.heads[slot], place.position);
+        self.previous[usize::from(place.position) & (REACH - 1)] = before;
+        before
+    }
+
     /// Remembers all positions from `from` up to `to`.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, window: &Window, from: usize, to: usize) {
+    pub(crate) fn enter_all(&mut self, window: &Window, from: usize, to: usize) {
         let mut at = from;
         while at + 4 <= to {
             // Eight bytes serve four positions.
             let next = window.load(at as u16);
             for step in 0..4 {
-                self.enter(next >> (8 * step), (at as u16).wrapping_add(step));
+                let position = (at as u16).wrapping_add(step);
+                self.enter(Place { position, next: next >> (8 * step) });
             }
             at += 4;
         }
@@ -106,94 +132,72 @@ impl<const REACH: usize, const HEADS: usize> Matchfinder<REACH, HEADS> {
         }
     }
 
-    /// Remembers `position`, where `next` stands, and returns the position before with the
-    /// same hash.
+    /// Whether the nearest candidate has four bytes in common with `place` and is in reach.
     #[inline(always)]
-    pub(crate) fn enter(&mut self, next: u64, position: u16) -> u16 {
-        let slot = self.slot(next);
-        let before = std::mem::replace(&mut self.heads[slot], position);
-        self.previous[usize::from(position) & (REACH - 1)] = before;
-        before
-    }
-
-    /// Whether the nearest candidate has the four bytes of `next` and is in reach.
-    #[inline(always)]
-    pub(crate) fn promises(
-        window: &Window,
-        next: u64,
-        position: u16,
-        candidate: u16,
-    ) -> bool {
-        let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidate);
-        let out_of_reach = u32::from(distance_less_one >> REACH.trailing_zeros());
-        (window.load4(candidate) ^ next as u32) | out_of_reach == 0
+    pub(crate) fn promises(window: &Window, place: Place, nearest: u16) -> bool {
+        let out_of_reach = place.distance_less_one(nearest) >> REACH.trailing_zeros();
+        // One test for both: which of them fails is hard to foresee.
+        (window.load4(nearest) ^ place.next as u32) | u32::from(out_of_reach) == 0
     }
 
     /// `nearest`, and those before it.
     #[inline(always)]
-    pub(crate) fn candidates(&self, nearest: u16) -> Candidates {
-        let mut candidates = [nearest; WAYS];
-        for way in 1..WAYS {
-            candidates[way] = self.previous[usize::from(candidates[way - 1]) & (REACH - 1)];
+    pub(crate) fn candidates(&self, nearest: u16) -> [u16; STEPS] {
+        let mut candidates = [nearest; STEPS];
+        for step in 1..STEPS {
+            candidates[step] = self.previous[usize::from(candidates[step - 1]) & (REACH - 1)];
         }
-        Candidates(candidates)
+        candidates
     }
 
     /// The best match, of whose length at most [`QUICK_LENGTH`] is known. Takes no branch.
     #[inline(always)]
-    pub(crate) fn quick(
-        window: &Window,
-        next: u64,
-        position: u16,
-        candidates: Candidates,
-    ) -> Found {
-        let mut best = Self::judge(window, next, position, candidates.0[0]);
-        for way in 1..WAYS {
-            best = best.max(Self::judge(window, next, position, candidates.0[way]));
+    pub(crate) fn quick(window: &Window, place: Place, candidates: [u16; STEPS]) -> Found {
+        let mut best = Found(0);
+        for candidate in candidates {
+            best = best.max(Self::compare(window, place, candidate));
         }
         best
     }
 
     #[inline(always)]
-    fn judge(window: &Window, next: u64, position: u16, candidate: u16) -> Found {
+    fn compare(window: &Window, place: Place, candidate: u16) -> Found {
         // A difference in the last byte for certain, and one in the first if out of reach.
-        let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidate);
-        let out_of_reach = u64::from(distance_less_one >> REACH.trailing_zeros());
-        let difference = (window.load(candidate) ^ next) | LAST_BYTE | out_of_reach;
-        let length = difference.trailing_zeros() >> 3;
-        Found::new(length, candidate)
+        let out_of_reach = place.distance_less_one(candidate) >> REACH.trailing_zeros();
+        let difference =
+            (window.load(candidate) ^ place.next) | LAST_BYTE | u64::from(out_of_reach);
+        Found::new(difference.trailing_zeros() >> 3, candidate)
     }
 
-    /// The longest match among candidates of which one has the quick length.
+    /// The longest match, up to `limit` or a little more, among candidates of which one has
+    /// the quick length.
     #[inline(always)]
     pub(crate) fn longest(
         window: &Window,
-        next: u64,
-        position: u16,
-        candidates: Candidates,
+        place: Place,
+        candidates: [u16; STEPS],
         limit: usize,
     ) -> Found {
-        let further = window.load(position.wrapping_add(QUICK_LENGTH as u16));
+        const TWICE: usize = 2 * QUICK_LENGTH;
+        let further = window.load(place.position.wrapping_add(QUICK_LENGTH as u16));
         let mut best = Found(0);
-        for way in 0..WAYS {
-            let candidate = candidates.0[way];
-            best = best.max(Self::judge_further(window, next, further, position, candidate));
+        for candidate in candidates {
+            best = best.max(Self::compare_further(window, place, further, candidate));
         }
-        if best.length() < 2 * QUICK_LENGTH {
+        if best.length() < TWICE {
             return best;
         }
-        let length = window.common(best.position(), position, 2 * QUICK_LENGTH, limit);
+        // The nearest of those that go on; then any that goes on longer.
+        let length = window.common(best.position(), place.position, TWICE, limit);
         let mut best = Found::new(length as u32, best.position());
-        for way in 1..WAYS {
-            let candidate = candidates.0[way];
-            // A longer match has the eight bytes that end one past the length so far.
+        for candidate in candidates {
+            // A longer match has the same eight bytes that end one past the length so far.
             let tail = best.length().wrapping_sub(7) as u16;
             let same_tail = window.load(candidate.wrapping_add(tail))
-                == window.load(position.wrapping_add(tail));
-            let distance_less_one = position.wrapping_sub(1).wrapping_sub(candidate);
-            let farther = candidate < best.position();
-            if same_tail & farther & (usize::from(distance_less_one) < REACH) {
-                let length = window.common(candidate, position, 0, limit);
+                == window.load(place.position.wrapping_add(tail));
+            let in_reach = usize::from(place.distance_less_one(candidate)) < REACH;
+            if same_tail & in_reach & (candidate < best.position()) {
+                let length = window.common(candidate, place.position, 0, limit);
                 if length > best.length() {
                     best = Found::new(length as u32, candidate);
                 }
@@ -202,20 +206,13 @@ impl<const REACH: usize, const HEADS: usize> Matchfinder<REACH, HEADS> {
         best
     }
 
-    /// Compares twice as many bytes as [`judge`](Self::judge), without a branch either.
+    /// Compares twice the quick length, also without a branch.
     #[inline(always)]
-    fn judge_further(
-        window: &Window,
-        next: u64,
-        further: u64,
-        position: u16,
-        candidate: u16,
-    ) -> Found {
-        let first = Self::judge(window, next, position, candidate);
-        let difference = (window.load(candidate.wrapping_add(QUICK_LENGTH as u16)) ^ further)
-            | LAST_BYTE;
-        let more = difference.trailing_zeros() >> 3;
-        let counts = u32::from(first.length() == QUICK_LENGTH);
-        Found(first.0.wrapping_add((more * counts) << 16))
+    fn compare_further(window: &Window, place: Place, further: u64, candidate: u16) -> Found {
+        let first = Self::compare(window, place, candidate);
+        let there = window.load(candidate.wrapping_add(QUICK_LENGTH as u16));
+        let more = ((there ^ further) | LAST_BYTE).trailing_zeros() >> 3;
+        let goes_on = u32::from(first.length() == QUICK_LENGTH);
+        Found(first.0.wrapping_add((more * goes_on) << 16))
     }
 }

@@ -17,32 +17,33 @@ mod window;
 use crate::DeflateWindow;
 use bits::BitWriter;
 use matchfinder::Matchfinder;
-use parse::Sequence;
+use parse::{Parse, Sequence};
 use window::{WINDOW_SIZE, Window};
 
-pub(crate) const DEFAULT_LEVEL: u8 = 3;
+/// Makes streams of the size that zlib makes at its level 6.
+pub(crate) const DEFAULT_LEVEL: u8 = 5;
+
+const NEAR: usize = 4 << 10;
+const FAR: usize = 32 << 10;
+const NEAR_HEADS: usize = 16 << 10;
+const FAR_HEADS: usize = 32 << 10;
 
 /// Compresses clusters into raw deflate streams.
 pub(crate) struct Encoder {
     window: Window,
-    finder: Finder,
+    parser: Box<dyn Parse>,
     sequences: Vec<Sequence>,
     out: BitWriter,
 }
 
-enum Finder {
-    Near(Matchfinder<{ 4 << 10 }, { 16 << 10 }>),
-    Far(Matchfinder<{ 32 << 10 }, { 16 << 10 }>),
-}
-
 impl Encoder {
     /// An encoder for `level` (1 to 9) whose matches reach back as far as `window`.
-    pub(crate) fn new(_level: u8, window: DeflateWindow) -> Self {
+    pub(crate) fn new(level: u8, window: DeflateWindow) -> Self {
         Self {
             window: Window::new(),
-            finder: match window {
-                DeflateWindow::Kib4 => Finder::Near(Matchfinder::new()),
-                DeflateWindow::Kib32 => Finder::Far(Matchfinder::new()),
+            parser: match window {
+                DeflateWindow::Kib4 => parser::<NEAR, NEAR_HEADS>(level),
+                DeflateWindow::Kib32 => parser::<FAR, FAR_HEADS>(level),
             },
             sequences: Vec::new(),
             out: BitWriter::default(),
@@ -51,37 +52,33 @@ impl Encoder {
 
     /// The stream, or nothing if it is not smaller than `cluster`.
     pub(crate) fn compress(&mut self, cluster: &[u8]) -> Option<&[u8]> {
-        let Self { window, finder, sequences, out } = self;
-        match finder {
-            Finder::Near(finder) => compress(cluster, window, finder, sequences, out),
-            Finder::Far(finder) => compress(cluster, window, finder, sequences, out),
+        let Self { window, parser, sequences, out } = self;
+        out.restart(cluster.len());
+        parser.restart(cluster.len());
+        let reach = parser.reach();
+        let mut history = 0;
+        let mut rest = cluster;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(WINDOW_SIZE - history));
+            let start = window.refill(history, now);
+            if history > 0 {
+                parser.shift((WINDOW_SIZE - history) as u16);
+            }
+            split::parse_and_write(out, window, start, &mut **parser, sequences, later.is_empty());
+            history = reach;
+            rest = later;
         }
         out.finish().filter(|stream| stream.len() < cluster.len())
     }
 }
 
-fn compress<const REACH: usize, const BUCKETS: usize>(
-    cluster: &[u8],
-    window: &mut Window,
-    finder: &mut Matchfinder<REACH, BUCKETS>,
-    sequences: &mut Vec<Sequence>,
-    out: &mut BitWriter,
-) {
-    // Stored blocks make the most of it: five bytes and some bits for each of them.
-    out.restart(cluster.len() + 64 + cluster.len() / 1024);
-    finder.restart(cluster.len());
-    let mut history = 0;
-    let mut rest = cluster;
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(rest.len().min(WINDOW_SIZE - history));
-        let before = window.end();
-        let start = window.refill(history, now);
-        if history > 0 {
-            finder.shift((before - history) as u16);
-        }
-        sequences.clear();
-        split::parse_and_write(out, window, start, finder, sequences, later.is_empty());
-        history = REACH;
-        rest = later;
+/// The higher the level, the more earlier positions are compared with.
+fn parser<const REACH: usize, const HEADS: usize>(level: u8) -> Box<dyn Parse> {
+    match level {
+        ..=2 => Box::new(Matchfinder::<REACH, HEADS, 1>::new()),
+        3..=4 => Box::new(Matchfinder::<REACH, HEADS, 2>::new()),
+        5..=6 => Box::new(Matchfinder::<REACH, HEADS, 3>::new()),
+        7..=8 => Box::new(Matchfinder::<REACH, HEADS, 6>::new()),
+        9.. => Box::new(Matchfinder::<REACH, HEADS, 16>::new()),
     }
 }

@@ -1,19 +1,26 @@
-//! Turns bytes into literals and matches: lazy parsing.
+//! Turns bytes into literals and matches.
+//!
+//! Lazy parsing of one step: a short match gives way to a longer one that begins a byte later.
 
 use super::counts::Counts;
-use super::matchfinder::{Matchfinder, QUICK_LENGTH};
+use super::matchfinder::{Found, Matchfinder, Place, QUICK_LENGTH};
 use super::tables::{MATCH_MAX, distance_code};
 use super::window::Window;
 
-/// Shortest match worth taking.
+/// Shortest match that is looked for.
 const LENGTH_MIN: usize = 4;
 
-/// Literals in a row before the search begins to skip positions: one more for each so many.
-const PATIENCE_BITS: u32 = 9;
-const PATIENCE: usize = 1 << PATIENCE_BITS;
+/// After so many literals in a row positions are skipped: one for each so many literals. It
+/// makes short work of what does not shrink, such as compressed files.
+const PATIENCE: usize = 512;
+
+/// Matches at so small a distance repeat a short pattern: only the last positions in them are
+/// worth remembering.
+const PATTERN_LENGTH_MAX: u16 = 8;
+const PATTERN_POSITIONS: usize = 12;
 
 /// Some literals, then a match.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Sequence {
     pub(crate) literals: u16,
     pub(crate) length: u16,
@@ -21,92 +28,147 @@ pub(crate) struct Sequence {
     pub(crate) distance_code: u16,
 }
 
-/// Appends to `sequences` what `window` holds from `start` to `stop`, and counts all symbols.
-/// Literals after the last match are left over. Returns where it stopped: the last match may
-/// reach further.
-pub(crate) fn parse<const REACH: usize, const BUCKETS: usize>(
-    window: &Window,
-    start: usize,
-    stop: usize,
-    finder: &mut Matchfinder<REACH, BUCKETS>,
-    sequences: &mut Vec<Sequence>,
-    counts: &mut Counts,
-) -> usize {
-    let end = window.end();
-    let mut literals_start = start;
-    let mut at = start;
-    let mut patient_end = at + PATIENCE;
-    while at < stop {
-        let position = at as u16;
-        let next = window.load(position);
-        let nearest = finder.enter(next, position);
-        if !Matchfinder::<REACH, BUCKETS>::promises(window, next, position, nearest) {
-            counts.add_literal(next as u8);
-            at += 1;
-            if at >= patient_end {
-                let skip = (at - literals_start) >> PATIENCE_BITS;
-                let resume = (at + skip).min(stop);
-                for &literal in window.slice(at, resume) {
-                    counts.add_literal(literal);
+/// A match finder with a parser that fits it.
+pub(crate) trait Parse: Send {
+    /// The largest distance of a match.
+    fn reach(&self) -> usize;
+
+    /// Forgets everything, and prepares for so many bytes of input.
+    fn restart(&mut self, input_length: usize);
+
+    /// Follows a window whose bytes moved `by` places to the front, a multiple of the reach.
+    fn shift(&mut self, by: u16);
+
+    /// Appends to `sequences` what `window` holds from `start` to `stop`, and counts all
+    /// symbols. Literals after the last match are left over. Returns where it stopped: the
+    /// last match may reach past `stop`.
+    fn parse(
+        &mut self,
+        window: &Window,
+        start: usize,
+        stop: usize,
+        sequences: &mut Vec<Sequence>,
+        counts: &mut Counts,
+    ) -> usize;
+}
+
+impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Parse
+    for Matchfinder<REACH, HEADS, STEPS>
+{
+    fn reach(&self) -> usize {
+        REACH
+    }
+
+    fn restart(&mut self, input_length: usize) {
+        self.restart(input_length);
+    }
+
+    fn shift(&mut self, by: u16) {
+        self.shift(by);
+    }
+
+    fn parse(
+        &mut self,
+        window: &Window,
+        start: usize,
+        stop: usize,
+        sequences: &mut Vec<Sequence>,
+        counts: &mut Counts,
+    ) -> usize {
+        let mut literals_start = start;
+        let mut at = start;
+        while at < stop {
+            let here = Place::new(window, at as u16);
+            let nearest = self.enter(here);
+            if !Self::promises(window, here, nearest) {
+                counts.add_literal(here.next as u8);
+                at += 1;
+                if at - literals_start >= PATIENCE {
+                    at = skip(window, at, literals_start, stop, counts);
                 }
-                at = resume;
+                continue;
             }
-            continue;
+
+            let choice = self.choose(window, here, nearest);
+            counts.add_literals(here.next as u8, choice.delay as u32);
+            at += choice.delay;
+            let length = choice.found.length().min(window.end() - at);
+            if length < LENGTH_MIN {
+                break;
+            }
+            let distance = (at as u16).wrapping_sub(choice.found.position());
+            let distance_code = distance_code(distance);
+            sequences.push(Sequence {
+                literals: (at - literals_start) as u16,
+                length: length as u16,
+                distance,
+                distance_code: distance_code as u16,
+            });
+            counts.add_match(length, distance_code);
+
+            let match_end = at + length;
+            let mut enter_from = usize::from(here.position) + choice.entered;
+            if distance <= PATTERN_LENGTH_MAX {
+                enter_from = enter_from.max(match_end.saturating_sub(PATTERN_POSITIONS));
+            }
+            self.enter_all(window, enter_from, match_end);
+            at = match_end;
+            literals_start = at;
         }
-        let candidates = finder.candidates(nearest);
-        let mut found = Matchfinder::<REACH, BUCKETS>::quick(window, next, position, candidates);
-        let mut insert_from = at + 1;
+        for &literal in window.slice(at, stop) {
+            counts.add_literal(literal);
+        }
+        at.max(stop)
+    }
+}
+
+/// What was decided at a position with a match.
+struct Choice {
+    /// 1 if the match begins a byte later.
+    delay: usize,
+    found: Found,
+    /// Positions already remembered, the first one included.
+    entered: usize,
+}
+
+impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Matchfinder<REACH, HEADS, STEPS> {
+    #[inline(always)]
+    fn choose(&mut self, window: &Window, here: Place, nearest: u16) -> Choice {
+        let end = window.end();
+        let at = usize::from(here.position);
+        let candidates = self.candidates(nearest);
+        let found = Self::quick(window, here, candidates);
         if found.length() >= QUICK_LENGTH {
             let limit = (end - at).min(MATCH_MAX);
-            found = Matchfinder::<REACH, BUCKETS>::longest(
-                window, next, position, candidates, limit,
-            );
-        } else {
-            let next_position = position.wrapping_add(1);
-            let after = window.load(next_position);
-            let nearest = finder.enter(after, next_position);
-            let later_candidates = finder.candidates(nearest);
-            insert_from += 1;
-            let later =
-                Matchfinder::<REACH, BUCKETS>::quick(window, after, next_position, later_candidates);
-            let wait = later.length() > found.length();
-            found = if wait { later } else { found };
-            if later.length() >= QUICK_LENGTH {
-                let limit = (end - at - 1).min(MATCH_MAX);
-                found = Matchfinder::<REACH, BUCKETS>::longest(
-                    window,
-                    after,
-                    next_position,
-                    later_candidates,
-                    limit,
-                );
-            }
-            let literal = &mut counts.literal_length[usize::from(next as u8)];
-            *literal = literal.wrapping_add(u32::from(wait));
-            at += usize::from(wait);
+            let found = Self::longest(window, here, candidates, limit);
+            return Choice { delay: 0, found, entered: 1 };
         }
-        let length = found.length().min(end - at);
-        if length < LENGTH_MIN {
-            break;
+
+        let there = Place::new(window, here.position.wrapping_add(1));
+        let nearest = self.enter(there);
+        let candidates = self.candidates(nearest);
+        let mut later = Self::quick(window, there, candidates);
+        if later.length() >= QUICK_LENGTH {
+            let limit = (end - at - 1).min(MATCH_MAX);
+            later = Self::longest(window, there, candidates, limit);
         }
-        let distance = (at as u16).wrapping_sub(found.position());
-        let distance_code = distance_code(distance);
-        sequences.push(Sequence {
-            literals: (at - literals_start) as u16,
-            length: length as u16,
-            distance,
-            distance_code: distance_code as u16,
-        });
-        counts.add_match(length, distance_code);
-        let match_end = at + length;
-        let from = if distance <= 8 { insert_from.max(match_end.saturating_sub(12)) } else { insert_from };
-        finder.insert(window, from, match_end);
-        at = match_end;
-        literals_start = at;
-        patient_end = at + PATIENCE;
+        let wait = later.length() > found.length();
+        Choice { delay: usize::from(wait), found: if wait { later } else { found }, entered: 2 }
     }
-    for &literal in window.slice(at, stop) {
+}
+
+/// Counts literals without looking for matches at them: the more, the longer none was found.
+#[cold]
+fn skip(
+    window: &Window,
+    at: usize,
+    literals_start: usize,
+    stop: usize,
+    counts: &mut Counts,
+) -> usize {
+    let resume = (at + (at - literals_start) / PATIENCE).min(stop);
+    for &literal in window.slice(at, resume) {
         counts.add_literal(literal);
     }
-    at.max(stop)
+    resume
 }
