@@ -11,8 +11,10 @@ use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, ReplyAttr, ReplyData,
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    Request, WriteFlags,
+    ReplyXattr, Request, WriteFlags,
 };
+
+use crate::session::PROCESS_XATTR;
 
 /// How long the kernel may keep names and attributes: they never change by themselves.
 const KEEP: Duration = Duration::from_secs(3600);
@@ -147,17 +149,6 @@ impl DiskFolder {
         }
     }
 
-    fn read_range(
-        &self,
-        file: &DiskFile,
-        offset: u64,
-        size: u32,
-    ) -> disksmith_disk::Result<Vec<u8>> {
-        let left = file.disk.size().saturating_sub(offset);
-        let mut buffer = vec![0; left.min(u64::from(size)) as usize];
-        file.disk.read_at(&mut buffer, offset)?;
-        Ok(buffer)
-    }
 }
 
 fn errno(error: &Error) -> Errno {
@@ -253,10 +244,12 @@ impl Filesystem for DiskFolder {
         reply: ReplyData,
     ) {
         let Some(file) = self.file(ino) else { return reply.error(Errno::EISDIR) };
-        match self.read_range(file, offset, size) {
-            Ok(data) => reply.data(&data),
+        let left = file.disk.size().saturating_sub(offset);
+        let length = left.min(u64::from(size.min(MAX_REQUEST))) as usize;
+        crate::buffer::with(length, |buffer| match file.disk.read_at(buffer, offset) {
+            Ok(()) => reply.data(buffer),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn write(
@@ -309,6 +302,40 @@ impl Filesystem for DiskFolder {
         match self.file(ino).map(|file| file.disk.flush()) {
             Some(Err(error)) => reply.error(errno(&error)),
             _ => reply.ok(),
+        }
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        // Of the folder: all files.
+        match self.files.iter().try_for_each(|file| file.disk.flush()) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if ino != INodeNo::ROOT || name != PROCESS_XATTR {
+            return reply.error(Errno::from_i32(libc::ENODATA));
+        }
+        let value = std::process::id().to_string();
+        match size as usize {
+            0 => reply.size(value.len() as u32),
+            size if size < value.len() => reply.error(Errno::ERANGE),
+            _ => reply.data(value.as_bytes()),
+        }
+    }
+
+    fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match size {
+            0 => reply.size(0),
+            _ => reply.data(&[]),
         }
     }
 

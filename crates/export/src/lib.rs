@@ -1,11 +1,20 @@
-//! Disks for other programs: FUSE files, kernel loop devices.
+//! Disks and filesystems for other programs: FUSE files and mounts, kernel loop devices.
 //!
 //! A disk becomes a folder of files (`disk`, `p1`, `p2` …) without root; see [`DiskFolder`] and
-//! [`mount`]. With root, a raw file becomes a loop device; see [`loops`].
+//! [`mount`]. A filesystem becomes a mount; see [`TreeMount`]. With root, a raw file becomes a
+//! loop device; see [`loops`].
 
+pub mod background;
+mod buffer;
+mod convert;
 mod folder;
 pub mod loops;
 mod session;
+mod tree;
 
 pub use folder::{DiskFile, DiskFolder};
-pub use session::{MountOptions, Mounted, is_mounted, mount, unmount};
+pub use session::{
+    FOLDER_KIND, MountEntry, MountOptions, Mounted, Stopper, TREE_KIND, is_mounted, mount,
+    mount_entry, mounts, server, unmount,
+};
+pub use tree::TreeMount;

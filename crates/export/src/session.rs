@@ -5,12 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
-use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use fuser::{Config, MountOption, Session, SessionACL};
 
 use crate::DiskFolder;
 
 /// Threads that serve requests.
 const THREADS: usize = 4;
+
+/// An extended attribute of every root directory of ours: the number of the serving process. It
+/// is told when asked for, and not listed.
+pub(crate) const PROCESS_XATTR: &str = "user.disksmith.process";
+/// What the mount table gives as the type of a folder of disks.
+pub const FOLDER_KIND: &str = "disksmith";
+/// What it gives for a filesystem, with the filesystem's type after it.
+pub const TREE_KIND: &str = "disksmith-";
 
 /// How to mount.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +58,32 @@ impl MountOptions {
 /// A mounted folder that is not served yet.
 pub struct Mounted<F: fuser::Filesystem> {
     session: Session<F>,
+    directory: PathBuf,
+}
+
+/// Ends a mount from another thread.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    directory: PathBuf,
+}
+
+impl Stopper {
+    /// Writes back what the kernel still holds and takes the mount away, at once where nobody
+    /// uses it, else when the last user leaves; then [`Mounted::serve`] returns.
+    pub fn stop(&self) {
+        if !is_mounted(&self.directory) {
+            return;
+        }
+        if let Ok(directory) = fs::File::open(&self.directory) {
+            // The unmount below does it again where it can.
+            let _ = rustix::fs::syncfs(&directory);
+        }
+        let lazily = rustix::mount::UnmountFlags::DETACH;
+        if rustix::mount::unmount(&self.directory, lazily).is_err() {
+            // Nobody can be told; the process ends the mount when it exits.
+            let _ = by_fusermount(&self.directory, &["-u", "-z"]);
+        }
+    }
 }
 
 impl<F: fuser::Filesystem> Mounted<F> {
@@ -68,12 +102,12 @@ impl<F: fuser::Filesystem> Mounted<F> {
             .map_err(|e| {
                 e.with_hint("FUSE needs /dev/fuse and, without root, fusermount3 (package fuse3).")
             })?;
-        Ok(Self { session })
+        Ok(Self { session, directory: absolute(directory) })
     }
 
     /// Ends the mount from another thread: a signal handler's.
-    pub fn unmounter(&mut self) -> SessionUnmounter {
-        self.session.unmount_callable()
+    pub fn stopper(&self) -> Stopper {
+        Stopper { directory: self.directory.clone() }
     }
 
     /// Serves until the folder is unmounted.
@@ -101,26 +135,73 @@ pub fn is_mounted(directory: &Path) -> bool {
     mount_entry(directory).is_some()
 }
 
-/// Unmounts what is mounted on a directory. Without root it is done by fusermount3.
+/// Unmounts what is mounted on a directory, and waits until the process that served it (one of
+/// ours) has closed the image. Without root it is done by fusermount3.
 pub fn unmount(directory: &Path) -> Result<()> {
     let attempt = || format!("Could not unmount '{}'", directory.display());
-    if mount_entry(directory).is_none() {
+    let Some(entry) = mount_entry(directory) else {
         return Err(Error::new(Kind::NotFound, "nothing is mounted there").context(attempt()));
+    };
+    let server = if entry.is_ours() { server(directory) } else { None };
+    if entry.is_ours() {
+        make_durable(directory).with_context(attempt)?;
     }
     let direct = rustix::mount::unmount(directory, rustix::mount::UnmountFlags::empty());
-    match direct {
+    let result = match direct {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::PERM) => by_fusermount(directory).map_err(|e| e.context(attempt())),
+        Err(rustix::io::Errno::PERM) => by_fusermount(directory, &["-u"]),
         Err(rustix::io::Errno::BUSY) => Err(Error::new(Kind::InUse, "it is in use")
-            .context(attempt())
             .with_hint("Leave the directory and close its files first.")),
-        Err(error) => Err(Error::from_errno(error.raw_os_error()).context(attempt())),
+        Err(error) => Err(Error::from_errno(error.raw_os_error())),
+    };
+    result.with_context(attempt)?;
+    if let Some(process) = server {
+        wait_for(process);
+    }
+    Ok(())
+}
+
+/// The process that serves a mount of ours.
+pub fn server(directory: &Path) -> Option<u32> {
+    let mut value = [0u8; 16];
+    let length = rustix::fs::getxattr(directory, PROCESS_XATTR, &mut value).ok()?;
+    std::str::from_utf8(value.get(..length)?).ok()?.parse().ok()
+}
+
+/// What waits is written, so that an error reaches the one who unmounts.
+fn make_durable(directory: &Path) -> Result<()> {
+    // A mount whose process is gone cannot be opened; it is to be unmounted all the same.
+    let Ok(open) = fs::File::open(directory) else { return Ok(()) };
+    let _ = rustix::fs::syncfs(&open);
+    match open.sync_all() {
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
-fn by_fusermount(directory: &Path) -> Result<()> {
+fn wait_for(process: u32) {
+    if process == std::process::id() {
+        return;
+    }
+    let place = PathBuf::from(format!("/proc/{process}/stat"));
+    let born = |text: &str| text.rsplit(')').next()?.split(' ').nth(20).map(str::to_string);
+    let alive = || {
+        let text = fs::read_to_string(&place).ok()?;
+        // A zombie has closed everything.
+        if text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')) {
+            return None;
+        }
+        born(&text)
+    };
+    let first = alive();
+    while first.is_some() && alive() == first {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+fn by_fusermount(directory: &Path, options: &[&str]) -> Result<()> {
     let output = std::process::Command::new("fusermount3")
-        .arg("-u")
+        .args(options)
         .arg(directory)
         .output()
         .context("fusermount3 (package fuse3)")?;
@@ -133,21 +214,49 @@ fn by_fusermount(directory: &Path) -> Result<()> {
     }
 }
 
-/// The source named in the mount table for a directory. It is looked up by text: a stat of a
-/// mount whose server is gone would hang or fail.
-fn mount_entry(directory: &Path) -> Option<String> {
+/// A line of the mount table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MountEntry {
+    /// What is mounted: for ours, the image as the user named it.
+    pub source: String,
+    /// Where.
+    pub directory: PathBuf,
+    /// The type: `fuse.disksmith`.
+    pub kind: String,
+    /// Nothing can be written.
+    pub read_only: bool,
+}
+
+impl MountEntry {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let source = unescape(words.next()?);
+        let directory = PathBuf::from(unescape(words.next()?));
+        let kind = words.next()?.to_string();
+        let read_only = words.next()?.split(',').any(|option| option == "ro");
+        Some(Self { source, directory, kind, read_only })
+    }
+
+    /// Whether this program serves it.
+    pub fn is_ours(&self) -> bool {
+        self.kind
+            .strip_prefix("fuse.")
+            .is_some_and(|kind| kind == FOLDER_KIND || kind.starts_with(TREE_KIND))
+    }
+}
+
+/// What this program has mounted on this machine.
+pub fn mounts() -> Vec<MountEntry> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    table.lines().filter_map(MountEntry::parse).filter(MountEntry::is_ours).collect()
+}
+
+/// What the mount table says of a directory. It is looked up by text: a stat of a mount whose
+/// server is gone would hang or fail.
+pub fn mount_entry(directory: &Path) -> Option<MountEntry> {
     let wanted = absolute(directory);
     let table = fs::read_to_string("/proc/self/mounts").ok()?;
-    let mut found = None;
-    for line in table.lines() {
-        let mut words = line.split(' ');
-        if let (Some(source), Some(place)) = (words.next(), words.next())
-            && Path::new(&unescape(place)) == wanted
-        {
-            found = Some(unescape(source));
-        }
-    }
-    found
+    table.lines().filter_map(MountEntry::parse).filter(|e| e.directory == wanted).last()
 }
 
 fn absolute(directory: &Path) -> PathBuf {

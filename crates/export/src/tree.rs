@@ -1,0 +1,655 @@
+//! A tree of files as a FUSE mount.
+//!
+//! The kernel is the only one who changes the tree while it is mounted, so it may cache
+//! everything for ever: names, attributes, directories, data (written back later, as for a
+//! filesystem of its own). Files need no handles; "open" and "flush" are answered once with
+//! "not implemented", after which the kernel does not ask any more.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use disksmith_disk::Error;
+use disksmith_filesystems::{
+    Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem as Tree, NewFile, Rename,
+    Seek, errors,
+};
+use fuser::{
+    AccessFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::convert::{
+    attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
+};
+use crate::session::PROCESS_XATTR;
+
+/// How long the kernel may keep what it knows: nobody else changes it.
+const KEEP: Duration = Duration::from_secs(86_400);
+/// Largest request; the kernel's own bound today.
+const MAX_REQUEST: u32 = 1 << 20;
+/// Changes wait at most so long before they are made durable.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// Names that are read from a directory at once.
+const BATCH: usize = 256;
+
+const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
+const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
+
+/// A filesystem, ready to be mounted.
+#[derive(Debug)]
+pub struct TreeMount {
+    tree: Arc<dyn Tree>,
+    changed: Arc<AtomicBool>,
+    root: u64,
+}
+
+impl TreeMount {
+    /// A mount of `tree`. It is not closed when the mount ends: that is the caller's.
+    pub fn new(tree: Arc<dyn Tree>) -> Self {
+        let root = tree.root();
+        Self { tree, changed: Arc::default(), root }
+    }
+
+    /// Makes changes durable now and then, as long as the mount lives.
+    fn commit_regularly(&self) {
+        let (tree, changed) = (Arc::downgrade(&self.tree), self.changed.clone());
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(COMMIT_EVERY);
+                let Some(tree) = tree.upgrade() else { return };
+                if changed.swap(false, Ordering::AcqRel) {
+                    // The one who asks for durability gets the error; here nobody listens.
+                    let _ = tree.sync();
+                }
+            }
+        });
+    }
+
+    /// The tree's number of a node: the kernel calls the root 1.
+    fn inode(&self, node: INodeNo) -> u64 {
+        match node {
+            INodeNo::ROOT => self.root,
+            INodeNo(number) => number,
+        }
+    }
+
+    fn is_root(&self, node: INodeNo) -> bool {
+        node == INodeNo::ROOT
+    }
+
+    fn touch(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Answers a found or made file; the kernel holds it from now on.
+    fn entry(&self, reply: ReplyEntry, found: Result<Attributes, Error>) {
+        match found {
+            Ok(found) => {
+                self.tree.hold(found.inode);
+                let generation = Generation(u64::from(found.generation));
+                reply.entry(&KEEP, &attributes(&found), generation);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn done(&self, reply: ReplyEmpty, result: Result<(), Error>) {
+        self.touch();
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    /// The next entries of a directory.
+    fn batch(&self, directory: u64, cookie: u64) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::new();
+        self.tree.read_directory(directory, cookie, &mut |entry| {
+            entries.push(entry);
+            entries.len() < BATCH
+        })?;
+        Ok(entries)
+    }
+
+    fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, new: (FileKind, u32, Device))
+    -> Result<Attributes, Error> {
+        self.touch();
+        let (kind, mode, device) = new;
+        let file = NewFile {
+            kind,
+            mode: (mode & 0o7777) as u16,
+            uid: request.uid(),
+            gid: request.gid(),
+            device,
+        };
+        self.tree.create(self.inode(parent), name.as_bytes(), &file)
+    }
+
+    fn xattr_value(&self, node: INodeNo, name: &OsStr) -> Result<Vec<u8>, Error> {
+        if self.is_root(node) && name == PROCESS_XATTR {
+            return Ok(std::process::id().to_string().into_bytes());
+        }
+        self.tree.xattr(self.inode(node), name.as_bytes())
+    }
+
+    fn flags(&self, inode: u64, command: u32, data: &[u8]) -> Result<Vec<u8>, Error> {
+        match command {
+            FS_IOC_GETFLAGS => {
+                let flags = self.tree.attributes(inode)?.flags;
+                Ok(flags.to_le_bytes().to_vec())
+            }
+            FS_IOC_SETFLAGS => {
+                let Some(Ok(flags)) = data.get(..4).map(<[u8; 4]>::try_from) else {
+                    return Err(errors::invalid());
+                };
+                let flags = Some(u32::from_le_bytes(flags));
+                self.touch();
+                self.tree.set_attributes(inode, &Changes { flags, ..Changes::default() })?;
+                Ok(Vec::new())
+            }
+            _ => Err(Error::from_errno(libc::ENOTTY)),
+        }
+    }
+}
+
+fn errno(error: &Error) -> Errno {
+    Errno::from_i32(disksmith_filesystems::errno(error))
+}
+
+/// Answers a value of variable size: its length when asked with 0, else it must fit.
+fn sized(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Error>) {
+    match value {
+        Err(error) => reply.error(errno(&error)),
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+    }
+}
+
+impl Filesystem for TreeMount {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // What an older kernel does not know only costs speed.
+        let _ = config.set_max_write(MAX_REQUEST);
+        let _ = config.set_max_readahead(MAX_REQUEST);
+        let _ = config.set_max_background(64);
+        for wish in [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_WRITEBACK_CACHE,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_NO_OPEN_SUPPORT,
+            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+        ] {
+            let _ = config.add_capabilities(wish);
+        }
+        if !self.tree.read_only() {
+            self.commit_regularly();
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.tree.lookup(self.inode(parent), name.as_bytes()) {
+            // Kept as well: that there is no such name.
+            Err(error) if disksmith_filesystems::errno(&error) == libc::ENOENT => {
+                reply.entry(&KEEP, &new_attributes(INodeNo(0)), Generation(0));
+            }
+            found => self.entry(reply, found),
+        }
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        if !self.is_root(ino) {
+            // Nobody waits for an answer; what is not freed now is when the disk is next opened.
+            let _ = self.tree.release(ino.0, nlookup);
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.tree.attributes(self.inode(ino)) {
+            Ok(found) => reply.attr(&KEEP, &attributes(&found)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes {
+            mode: mode.map(|mode| (mode & 0o7777) as u16),
+            uid,
+            gid,
+            size,
+            accessed: atime.map(from_time_or_now),
+            modified: mtime.map(from_time_or_now),
+            changed: ctime.map(from_system_time),
+            created: crtime.map(from_system_time),
+            flags: None,
+            project: None,
+        };
+        self.touch();
+        match self.tree.set_attributes(self.inode(ino), &changes) {
+            Ok(found) => reply.attr(&KEEP, &attributes(&found)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.tree.read_link(self.inode(ino)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let kind = match mode & 0o170_000 {
+            0 => Some(FileKind::Regular),
+            _ => FileKind::from_mode((mode & 0o170_000) as u16),
+        };
+        match kind {
+            Some(kind) => {
+                self.entry(reply, self.make(req, parent, name, (kind, mode, node_device(rdev))));
+            }
+            None => reply.error(Errno::EINVAL),
+        }
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = (FileKind::Directory, mode, Device::default());
+        self.entry(reply, self.make(req, parent, name, new));
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(reply, self.tree.unlink(self.inode(parent), name.as_bytes()));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(reply, self.tree.remove_directory(self.inode(parent), name.as_bytes()));
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        self.touch();
+        let made = self.tree.symlink(
+            self.inode(parent),
+            link_name.as_bytes(),
+            target.as_os_str().as_bytes(),
+            req.uid(),
+            req.gid(),
+        );
+        self.entry(reply, made);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let how = match flags {
+            flags if flags.is_empty() => Rename::Replace,
+            RenameFlags::RENAME_NOREPLACE => Rename::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => Rename::Exchange,
+            RenameFlags::RENAME_WHITEOUT => Rename::Whiteout,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let (from, to) = (self.inode(parent), self.inode(newparent));
+        self.done(reply, self.tree.rename(from, name.as_bytes(), to, newname.as_bytes(), how));
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.touch();
+        let made = self.tree.link(self.inode(ino), self.inode(newparent), newname.as_bytes());
+        self.entry(reply, made);
+    }
+
+    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        // The kernel then makes the node and opens it, which for us is one request less.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        crate::buffer::with(size.min(MAX_REQUEST) as usize, |buffer| {
+            match self.tree.read(self.inode(ino), offset, buffer) {
+                Ok(length) => reply.data(&buffer[..length.min(buffer.len())]),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.touch();
+        match self.tree.write(self.inode(ino), offset, data) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.tree.fsync(self.inode(ino)) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // From then on the kernel keeps directories as it does without being told.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let entries = match self.batch(self.inode(ino), offset) {
+            Ok(entries) => entries,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        for entry in entries {
+            let kind = match entry.kind {
+                Some(kind) => kind,
+                None => match self.tree.attributes(entry.inode) {
+                    Ok(found) => found.kind,
+                    Err(_) => continue,
+                },
+            };
+            let name = OsStr::from_bytes(&entry.name);
+            if reply.add(INodeNo(entry.inode), entry.cookie, file_type(kind), name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let entries = match self.batch(self.inode(ino), offset) {
+            Ok(entries) => entries,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        for entry in entries {
+            let dots = entry.name == b"." || entry.name == b"..";
+            let name = OsStr::from_bytes(&entry.name);
+            // An inode that cannot be read does not hide its neighbours: the name is told
+            // without attributes, and looking at it then fails. Dots are not looked up either.
+            let found = if dots { None } else { self.tree.attributes(entry.inode).ok() };
+            let full = match found {
+                Some(found) => {
+                    self.tree.hold(found.inode);
+                    let generation = Generation(u64::from(found.generation));
+                    let attributes = attributes(&found);
+                    let node = INodeNo(found.inode);
+                    let full = reply.add(node, entry.cookie, name, &KEEP, &attributes, generation);
+                    if full {
+                        let _ = self.tree.release(found.inode, 1);
+                    }
+                    full
+                }
+                None => {
+                    let mut attributes = new_attributes(INodeNo(entry.inode));
+                    attributes.kind = entry.kind.map_or(fuser::FileType::Directory, file_type);
+                    let none = INodeNo(0);
+                    reply.add(none, entry.cookie, name, &Duration::ZERO, &attributes, Generation(0))
+                }
+            };
+            if full {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.tree.fsync(self.inode(ino)) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.tree.statistics() {
+            Ok(s) => reply.statfs(
+                s.blocks,
+                s.free,
+                s.available,
+                s.inodes,
+                s.free_inodes,
+                s.block_size,
+                s.name_length,
+                s.block_size,
+            ),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let exists = match flags {
+            libc::XATTR_CREATE => Some(false),
+            libc::XATTR_REPLACE => Some(true),
+            _ => None,
+        };
+        let set = self.tree.set_xattr(self.inode(ino), name.as_bytes(), value, exists);
+        self.done(reply, set);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        sized(reply, size, self.xattr_value(ino, name));
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let list = self.tree.xattrs(self.inode(ino)).map(|names| {
+            let mut list = Vec::new();
+            for name in names {
+                list.extend(name);
+                list.push(0);
+            }
+            list
+        });
+        sized(reply, size, list);
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(reply, self.tree.remove_xattr(self.inode(ino), name.as_bytes()));
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // Asked only when the kernel does not check modes: the owner of the image may all.
+        reply.ok();
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        match self.flags(self.inode(ino), cmd, in_data) {
+            Ok(answer) => reply.ioctl(0, &answer),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let how = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 => Fallocate::Allocate { keep_size },
+            libc::FALLOC_FL_PUNCH_HOLE if keep_size => Fallocate::PunchHole,
+            libc::FALLOC_FL_ZERO_RANGE => Fallocate::ZeroRange { keep_size },
+            _ => return reply.error(Errno::EOPNOTSUPP),
+        };
+        self.done(reply, self.tree.fallocate(self.inode(ino), offset, length, how));
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let what = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match self.tree.seek(self.inode(ino), offset, what) {
+            Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+}
+
