@@ -12,6 +12,17 @@ static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// Somebody sent SIGUSR1 and waits for a progress line.
 static PROGRESS_ASKED: AtomicBool = AtomicBool::new(false);
 
+/// What a server does instead of ending at once.
+static STOP: Mutex<Option<Stop>> = Mutex::new(None);
+
+/// Ends a server in good order.
+pub(crate) type Stop = Box<dyn FnOnce() + Send>;
+
+/// The first signal to stop calls this instead of ending the program; the second one ends it.
+pub(crate) fn on_stop(stop: Stop) {
+    *STOP.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
+}
+
 /// Starts listening. A program that cannot listen works all the same.
 pub(crate) fn install() {
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]) else { return };
@@ -20,6 +31,11 @@ pub(crate) fn install() {
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 PROGRESS_ASKED.store(true, Ordering::Release);
+                continue;
+            }
+            let stop = STOP.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(stop) = stop {
+                stop();
                 continue;
             }
             remove_unfinished();

@@ -27,7 +27,9 @@ pub fn start<A: AsRef<OsStr>>(arguments: &[A]) -> Result<Started> {
     let attempt = "Could not go on in the background";
     let (mut reader, writer) = std::io::pipe().context(attempt)?;
     let name = std::env::args_os().next().unwrap_or_else(|| OsString::from("disksmith"));
-    let mut command = Command::new("/proc/self/exe");
+    // By its path, for the process to bear its name; unless it was replaced meanwhile.
+    let program = std::env::current_exe().ok().filter(|path| path.exists());
+    let mut command = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()));
     std::os::unix::process::CommandExt::arg0(&mut command, name);
     command.args(arguments).stdin(Stdio::null()).stdout(writer);
     let mut child = command.spawn().context(attempt)?;

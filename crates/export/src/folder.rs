@@ -148,7 +148,6 @@ impl DiskFolder {
             let _ = sender.send(stale);
         }
     }
-
 }
 
 fn errno(error: &Error) -> Errno {

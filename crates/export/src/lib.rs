@@ -12,6 +12,8 @@ pub mod loops;
 mod session;
 mod tree;
 
+pub use fuser::Filesystem as FuseFilesystem;
+
 pub use folder::{DiskFile, DiskFolder};
 pub use session::{
     FOLDER_KIND, MountEntry, MountOptions, Mounted, Stopper, TREE_KIND, is_mounted, mount,

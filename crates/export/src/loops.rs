@@ -10,6 +10,9 @@ const LOOP_CLR_FD: libc::c_ulong = 0x4c01;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
 
+const BLKPG: libc::c_ulong = 0x1269;
+const BLKPG_ADD_PARTITION: i32 = 1;
+
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_PARTSCAN: u32 = 8;
@@ -77,6 +80,25 @@ struct LoopConfig {
     block_size: u32,
     info: LoopInfo64,
     reserved: [u64; 8],
+}
+
+/// `struct blkpg_partition` of the kernel's interface (include/uapi/linux/blkpg.h).
+#[repr(C)]
+struct BlkpgPartition {
+    start: i64,
+    length: i64,
+    pno: i32,
+    devname: [u8; 64],
+    volname: [u8; 64],
+}
+
+/// `struct blkpg_ioctl_arg` of the kernel's interface.
+#[repr(C)]
+struct BlkpgIoctlArg {
+    op: i32,
+    flags: i32,
+    datalen: i32,
+    data: *mut libc::c_void,
 }
 
 /// Makes a loop device of a file; the kernel reads its partition table.
@@ -152,6 +174,36 @@ fn configure(device: &Path, backing: &File, options: &LoopOptions) -> Result<()>
     match unsafe { libc::ioctl(open.as_raw_fd(), LOOP_CONFIGURE, &raw const config) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
+/// Where the kernel made no node for a partition (not every kernel reads every table), makes
+/// one. `start` and `length` in bytes.
+pub fn add_partition(device: &LoopDevice, number: u32, start: u64, length: u64) -> Result<()> {
+    let name = device.device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if Path::new(&format!("/sys/block/{name}/{name}p{number}")).exists() {
+        return Ok(());
+    }
+    let attempt = || format!("Could not make a node for partition {number}");
+    let open = File::open(&device.device).with_context(attempt)?;
+    let mut partition = BlkpgPartition {
+        start: start as i64,
+        length: length as i64,
+        pno: number as i32,
+        devname: [0; 64],
+        volname: [0; 64],
+    };
+    let argument = BlkpgIoctlArg {
+        op: BLKPG_ADD_PARTITION,
+        flags: 0,
+        datalen: size_of::<BlkpgPartition>() as i32,
+        data: (&raw mut partition).cast(),
+    };
+    // SAFETY: BLKPG reads one struct blkpg_ioctl_arg and the struct blkpg_partition that it
+    // points to; both live through the call.
+    match unsafe { libc::ioctl(open.as_raw_fd(), BLKPG, &raw const argument) } {
+        0 => Ok(()),
+        _ => Err(Error::from(std::io::Error::last_os_error()).context(attempt())),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Mounting and unmounting.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
 use fuser::{Config, MountOption, Session, SessionACL};
+use rustix::mount::MountFlags;
 
 use crate::DiskFolder;
 
@@ -39,7 +41,8 @@ impl MountOptions {
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.mount_options = vec![
-            MountOption::FSName(self.source.clone()),
+            // fusermount3 takes a comma for the end of the name.
+            MountOption::FSName(self.source.replace('\\', "\\\\").replace(',', "\\,")),
             MountOption::Subtype(self.kind.clone()),
             MountOption::NoSuid,
             MountOption::NoDev,
@@ -48,17 +51,63 @@ impl MountOptions {
         if self.default_permissions {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
-        config.acl = if self.allow_other { SessionACL::All } else { SessionACL::Owner };
+        config.acl = self.acl();
         config.n_threads = Some(THREADS);
         config.clone_fd = true;
         config
+    }
+
+    fn acl(&self) -> SessionACL {
+        if self.allow_other { SessionACL::All } else { SessionACL::Owner }
+    }
+
+    /// Mounts as root: with the type's name, which `fuser` leaves out there. `None`: not permitted.
+    fn mount_as_root(&self, directory: &Path) -> Result<Option<OwnedFd>> {
+        let device = fs::File::options().read(true).write(true).open("/dev/fuse");
+        let device = OwnedFd::from(device.context("/dev/fuse")?);
+        let mut data = format!(
+            "fd={},rootmode=40000,user_id={},group_id={}",
+            device.as_raw_fd(),
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw()
+        );
+        for (on, word) in
+            [(self.allow_other, ",allow_other"), (self.default_permissions, ",default_permissions")]
+        {
+            data += if on { word } else { "" };
+        }
+        let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+        if self.read_only {
+            flags |= MountFlags::RDONLY;
+        }
+        let kind = format!("fuse.{}", self.kind);
+        let data = std::ffi::CString::new(data).map_err(std::io::Error::from)?;
+        match rustix::mount::mount(self.source.as_str(), directory, kind, flags, data.as_c_str()) {
+            Ok(()) => Ok(Some(device)),
+            Err(rustix::io::Errno::PERM) => Ok(None),
+            Err(error) => Err(Error::from_errno(error.raw_os_error())),
+        }
     }
 }
 
 /// A mounted folder that is not served yet.
 pub struct Mounted<F: fuser::Filesystem> {
     session: Session<F>,
+    guard: Guard,
+}
+
+/// Takes the mount away if it was never served to its end.
+struct Guard {
     directory: PathBuf,
+    ended: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.ended {
+            Stopper { directory: self.directory.clone() }.detach();
+        }
+    }
 }
 
 /// Ends a mount from another thread.
@@ -78,6 +127,10 @@ impl Stopper {
             // The unmount below does it again where it can.
             let _ = rustix::fs::syncfs(&directory);
         }
+        self.detach();
+    }
+
+    fn detach(&self) {
         let lazily = rustix::mount::UnmountFlags::DETACH;
         if rustix::mount::unmount(&self.directory, lazily).is_err() {
             // Nobody can be told; the process ends the mount when it exits.
@@ -97,22 +150,42 @@ impl<F: fuser::Filesystem> Mounted<F> {
                 format!("Could not mount on '{}': it is not a directory", directory.display()),
             ));
         }
-        let session = Session::new(filesystem, directory, &options.config())
+        let session = Self::session(filesystem, directory, options)
             .with_context(|| format!("Could not mount on '{}'", directory.display()))
             .map_err(|e| {
                 e.with_hint("FUSE needs /dev/fuse and, without root, fusermount3 (package fuse3).")
             })?;
-        Ok(Self { session, directory: absolute(directory) })
+        Ok(Self { session, guard: Guard { directory: absolute(directory), ended: false } })
+    }
+
+    fn session(filesystem: F, directory: &Path, options: &MountOptions) -> Result<Session<F>> {
+        let config = options.config();
+        let session = match rustix::process::geteuid().is_root() {
+            true => options.mount_as_root(directory)?,
+            false => None,
+        };
+        Ok(match session {
+            Some(device) => {
+                let guard = Guard { directory: absolute(directory), ended: false };
+                let session = Session::from_fd(filesystem, device, options.acl(), config)?;
+                std::mem::forget(guard);
+                session
+            }
+            None => Session::new(filesystem, directory, &config)?,
+        })
     }
 
     /// Ends the mount from another thread: a signal handler's.
     pub fn stopper(&self) -> Stopper {
-        Stopper { directory: self.directory.clone() }
+        Stopper { directory: self.guard.directory.clone() }
     }
 
     /// Serves until the folder is unmounted.
     pub fn serve(self) -> Result<()> {
-        self.session.run().context("Serving the mount failed")
+        let Self { session, mut guard } = self;
+        let result = session.run().context("Serving the mount failed");
+        guard.ended = result.is_ok();
+        result
     }
 }
 

@@ -19,10 +19,10 @@ use disksmith_filesystems::{
     Seek, errors,
 };
 use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::convert::{
@@ -118,8 +118,13 @@ impl TreeMount {
         Ok(entries)
     }
 
-    fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, new: (FileKind, u32, Device))
-    -> Result<Attributes, Error> {
+    fn make(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new: (FileKind, u32, Device),
+    ) -> Result<Attributes, Error> {
         self.touch();
         let (kind, mode, device) = new;
         let file = NewFile {
@@ -652,4 +657,3 @@ impl Filesystem for TreeMount {
         }
     }
 }
-

@@ -295,13 +295,17 @@ fn locks(driver: &Driver, mode: OpenMode, locking: Locking, below: bool) -> Lock
         Locking::Off => LockSet::NONE,
         Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
         Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
-        Locking::Normal | Locking::Still if mode.writes() && metadata => {
+        Locking::Serve if mode.writes() && !metadata => {
+            LockSet::new(&[ConsistentRead, Write], &[Write, Resize])
+        }
+        Locking::Serve if !mode.writes() && !metadata => LockSet::new(&[ConsistentRead], &[Resize]),
+        Locking::Normal | Locking::Still | Locking::Serve if mode.writes() && metadata => {
             LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
         }
         Locking::Normal | Locking::Still if mode.writes() => {
             LockSet::new(&[ConsistentRead, Write], &[])
         }
-        Locking::Still => LockSet::new(&[ConsistentRead], &[Write, Resize]),
+        Locking::Still | Locking::Serve => LockSet::new(&[ConsistentRead], &[Write, Resize]),
         Locking::Normal if metadata || below => LockSet::new(&[ConsistentRead], &[Write, Resize]),
         Locking::Normal => LockSet::new(&[ConsistentRead], &[]),
     }
@@ -313,9 +317,11 @@ fn data_locks(mode: OpenMode, locking: Locking) -> LockSet {
         Locking::Off => LockSet::NONE,
         Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
         Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
-        Locking::Normal | Locking::Still if mode.writes() => {
+        Locking::Normal | Locking::Still | Locking::Serve if mode.writes() => {
             LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
         }
-        Locking::Normal | Locking::Still => LockSet::new(&[ConsistentRead], &[Write, Resize]),
+        Locking::Normal | Locking::Still | Locking::Serve => {
+            LockSet::new(&[ConsistentRead], &[Write, Resize])
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod address;
 mod chain;
 mod extents;
+mod filesystem;
 mod name;
 mod options;
 mod part;
@@ -17,6 +18,7 @@ mod spec;
 pub use address::Address;
 pub use chain::{Node, open, open_file, open_plainly};
 pub use extents::{ChainExtent, chain_extents, chain_extents_like_qemu, chain_map};
+pub use filesystem::open_filesystem;
 pub use name::{Name, resolve};
 pub use options::parse_options;
 pub use part::{OpenedDisk, open_disk};

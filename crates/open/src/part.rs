@@ -60,6 +60,13 @@ pub fn open_disk(address: &Address, settings: &Settings) -> Result<OpenedDisk> {
 }
 
 impl OpenedDisk {
+    /// All of an open image.
+    pub fn whole(node: Node, shown: &str) -> Self {
+        let node = Arc::new(node);
+        let disk = Arc::new(View { node: node.clone() });
+        Self { disk, node, start: 0, partition: None, shown: shown.to_string() }
+    }
+
     /// Writes everything that waits and leaves the image clean.
     pub fn close(&self) -> Result<()> {
         self.node.image.close().with_context(|| format!("Could not close '{}'", self.shown))

@@ -53,6 +53,8 @@ pub enum Locking {
     Inspect,
     /// None that exclude others (`-U`); for reading only.
     Shared,
+    /// As for a server or a mount: others may not write what we write, raw images too.
+    Serve,
     /// None at all.
     Off,
 }

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 use crate::face::{Face, Outcome};
 
 pub(crate) mod common;
+pub(crate) mod serving;
 
 /// A verb of the command line.
 pub(crate) trait Verb: clap::Args + Sized {
@@ -49,6 +50,10 @@ verbs![
     amend::Amend,
     dd::Dd,
     partition::PartitionVerb,
+    mount::Mount,
+    umount::Umount,
+    attach::Attach,
+    detach::Detach,
     bench::Bench,
     tour::Tour,
     completions::Completions,

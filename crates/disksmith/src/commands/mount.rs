@@ -1,0 +1,110 @@
+//! `mount`: a filesystem in an image, as a directory.
+
+use std::path::PathBuf;
+
+use disksmith_export::{MountOptions, Mounted, TREE_KIND, TreeMount};
+use disksmith_formats::OpenMode;
+use disksmith_open::{Address, Locking, open_disk, open_filesystem};
+
+use super::Verb;
+use super::common::{Keys, Purpose, Source};
+use super::serving::{self, Serving};
+use crate::face::{Face, Failure, Outcome, usage};
+
+/// The arguments of `mount`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Mount {
+    /// Format of the image; told from its content when not given
+    #[arg(short, long, value_name = "FMT")]
+    pub format: Option<String>,
+    #[command(flatten)]
+    pub keys: Keys,
+    /// Refuse an image that refers to other files (backing file, data file)
+    #[arg(long)]
+    pub untrusted: bool,
+    /// ro, rw, allow_other, default_permissions
+    #[arg(short, value_name = "OPTION,…")]
+    pub options: Vec<String>,
+    /// The same as -o ro
+    #[arg(short, long)]
+    pub read_only: bool,
+    #[command(flatten)]
+    pub serving: Serving,
+    /// The filesystem: IMAGE, IMAGE:PARTITION
+    #[arg(value_name = "ADDRESS")]
+    pub address: String,
+    /// An existing directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+impl Verb for Mount {
+    const NAME: &'static str = "mount";
+    const ABOUT: &'static str = "Mount a filesystem of an image on a directory";
+
+    fn run(self, _face: &Face) -> Outcome {
+        let options = self.mount_options()?;
+        if let Some(status) = self.serving.delegate()? {
+            return Ok(status);
+        }
+        serving::refuse_if_mounted(&self.directory)?;
+        let mut address = Address::parse(&self.address).with_format(self.format.as_deref());
+        if address.part.is_none() {
+            address.part = Some(String::new());
+        }
+        let source = Source {
+            format: self.format.clone(),
+            image_opts: false,
+            keys: self.keys.clone(),
+            untrusted: self.untrusted,
+        };
+        let purpose = match options.read_only || address.snapshot.is_some() {
+            true => Purpose { locking: Locking::Still, ..Purpose::new(OpenMode::Read) },
+            false => Purpose { locking: Locking::Serve, ..Purpose::new(OpenMode::Write) },
+        };
+        let opened = open_disk(&address, &source.settings(purpose)?)?;
+        let read_only = opened.disk.read_only();
+        let tree = open_filesystem(&opened.disk, &opened.shown, read_only)?;
+        let options = MountOptions {
+            kind: format!("{TREE_KIND}{}", tree.type_name()),
+            read_only: read_only || tree.read_only(),
+            ..options
+        };
+        let mounted = Mounted::new(TreeMount::new(tree.clone()), &self.directory, &options)?;
+        let finish = move || {
+            tree.close()?;
+            opened.close()
+        };
+        self.serving.serve(mounted, Box::new(finish))
+    }
+}
+
+impl Mount {
+    fn mount_options(&self) -> Result<MountOptions, Failure> {
+        let mut options = MountOptions {
+            source: self.address.clone(),
+            read_only: self.read_only,
+            ..MountOptions::default()
+        };
+        let root = rustix::process::geteuid().is_root();
+        let mut check = root;
+        for word in self.options.iter().flat_map(|list| list.split(',')) {
+            match word {
+                "ro" => options.read_only = true,
+                "rw" => options.read_only = false,
+                "allow_other" => (options.allow_other, check) = (true, true),
+                "default_permissions" => check = true,
+                // What holds anyhow.
+                "nosuid" | "nodev" | "" => {}
+                other => {
+                    return usage(format!(
+                        "mount option '{other}' is not known (ro, rw, allow_other, default_permissions)"
+                    ));
+                }
+            }
+        }
+        // Who mounts for himself alone owns the image, and so all that is in it.
+        options.default_permissions = check;
+        Ok(options)
+    }
+}
