@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use disksmith_disk::{Context, Error, Kind, Result};
@@ -210,12 +211,33 @@ pub fn add_partition(device: &LoopDevice, number: u32, start: u64, length: u64) 
 /// Takes a loop device apart.
 pub fn detach(device: &Path) -> Result<()> {
     let attempt = || format!("Could not detach '{}'", device.display());
+    refuse_if_used(device).with_context(attempt)?;
     let open = File::open(device).with_context(attempt)?;
     // SAFETY: LOOP_CLR_FD takes no argument.
     match unsafe { libc::ioctl(open.as_raw_fd(), LOOP_CLR_FD) } {
         0 => Ok(()),
         _ => Err(Error::from(std::io::Error::last_os_error()).context(attempt())),
     }
+}
+
+/// The kernel would let go of the device later, when nobody watches any more.
+fn refuse_if_used(device: &Path) -> Result<()> {
+    let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut nodes = vec![device.to_path_buf()];
+    if let Ok(entries) = fs::read_dir(format!("/sys/block/{name}")) {
+        let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+        let parts = names.filter(|part| part.starts_with(&format!("{name}p")));
+        nodes.extend(parts.map(|part| Path::new("/dev").join(part)));
+    }
+    for node in nodes {
+        // An exclusive open fails when the node is mounted or a part of something.
+        let open = File::options().read(true).custom_flags(libc::O_EXCL).open(&node);
+        if open.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
+            return Err(Error::new(Kind::InUse, format!("{} is in use", node.display()))
+                .with_hint("Unmount what is mounted from it."));
+        }
+    }
+    Ok(())
 }
 
 /// The loop devices that are set up, by number.
