@@ -391,7 +391,10 @@ impl Disk for FileDisk {
                 false => Err(Error::new(Kind::Unsupported, "Cannot grow device files")),
             };
         }
-        self.file.set_len(size).context("Failed to resize the file")?;
+        // Truncating an empty file to nothing makes ext4 write it out when it is closed.
+        if self.file.metadata()?.len() != size {
+            self.file.set_len(size).context("Failed to resize the file")?;
+        }
         self.forget_map();
         self.size.store(size, Ordering::Release);
         Ok(())
