@@ -6,18 +6,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Scratch, image_file, open, pattern, qemu_img, qemu_io};
+use common::{Scratch, image_file, open, options, pattern, qemu_img, qemu_io, random_operations};
 use disksmith_disk::{Disk, MemoryDisk, ZeroMode};
-use disksmith_formats::{CreateRequest, Image, OpenMode, Options, driver};
-
-fn options(text: &str) -> Options {
-    let mut options = Options::new();
-    for pair in text.split(',').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap();
-        options.set(name, value);
-    }
-    options
-}
+use disksmith_formats::{CreateRequest, OpenMode, driver};
 
 fn request(size: u64, text: &str) -> CreateRequest {
     CreateRequest { size, options: options(text), ..CreateRequest::default() }
@@ -138,68 +129,6 @@ fn what_qemu_writes_we_read() {
             }
         }
     }
-}
-
-/// Carries out the same operations on an image and on its model, comparing as it goes.
-fn random_operations(image: &dyn Image, model: &MemoryDisk, seed: u64, count: u32, most: u64) {
-    let mut random = common::Random::new(seed);
-    let size = image.size();
-    for step in 0..count {
-        let unit = [1, 512, 4096, 65536][random.below(4) as usize];
-        let offset = random.below(size) / unit * unit;
-        let length = (random.below(most) / unit * unit).max(unit).min(size - offset);
-        match random.below(10) {
-            0..4 => {
-                let data = random.bytes(length as usize);
-                image.write_at(&data, offset).unwrap();
-                model.write_at(&data, offset).unwrap();
-            }
-            4..6 => {
-                let mode = if random.below(2) == 0 { ZeroMode::Keep } else { ZeroMode::Unmap };
-                image.write_zeroes(offset, length, mode).unwrap();
-                model.write_zeroes(offset, length, mode).unwrap();
-            }
-            6 => {
-                image.discard(offset, length).unwrap();
-                // What a discarded range reads as is the image's choice.
-                let mut now = vec![0; length as usize];
-                image.read_at(&mut now, offset).unwrap();
-                let mut before = vec![0; length as usize];
-                model.read_at(&mut before, offset).unwrap();
-                assert!(now.iter().zip(&before).all(|(n, b)| *n == 0 || n == b), "step {step}");
-                model.write_at(&now, offset).unwrap();
-            }
-            7 if image.compression().is_some() => {
-                let cluster = image.cluster_size().unwrap();
-                let at = offset / cluster * cluster;
-                let mut data = vec![0; cluster as usize];
-                data[..100].copy_from_slice(&random.bytes(100));
-                let have = cluster.min(size - at);
-                let algorithm = image.compression().unwrap().algorithm;
-                let mut compressor =
-                    disksmith_codec::Compressor::new(algorithm, Default::default());
-                if let Some(packed) = compressor.compress(&data) {
-                    image.write_packed(at, packed).unwrap();
-                    model.write_at(&data[..have as usize], at).unwrap();
-                }
-            }
-            8 => image.flush().unwrap(),
-            _ => {
-                let (mut a, mut b) = (vec![0; length as usize], vec![0; length as usize]);
-                image.read_at(&mut a, offset).unwrap();
-                model.read_at(&mut b, offset).unwrap();
-                assert_eq!(
-                    disksmith_disk::first_difference(&a, &b),
-                    None,
-                    "step {step} at {offset}"
-                );
-            }
-        }
-    }
-    let (mut a, mut b) = (vec![0; size as usize], vec![0; size as usize]);
-    image.read_at(&mut a, 0).unwrap();
-    model.read_at(&mut b, 0).unwrap();
-    assert_eq!(disksmith_disk::first_difference(&a, &b), None);
 }
 
 #[test]

@@ -378,7 +378,7 @@ impl Image for Qcow2 {
 
     fn compression(&self) -> Option<Compression> {
         let meta = lock(&self.meta);
-        if meta.has_data_file() {
+        if meta.has_data_file() || meta.header.crypt_method != 0 {
             return None;
         }
         let algorithm = algorithm(meta.header.compression_type);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use disksmith_disk::Disk;
-use disksmith_formats::{Image, OpenMode, OpenRequest, driver};
+use disksmith_disk::{Disk, MemoryDisk, ZeroMode};
+use disksmith_formats::{Image, OpenMode, OpenRequest, Options, driver};
 use disksmith_host::{FileDisk, OpenOptions};
 
 /// A folder that goes away.
@@ -63,6 +63,77 @@ fn run(program: &str, package: &str, args: &[&str]) -> Output {
         .unwrap_or_else(|error| panic!("{program} (Debian package {package}): {error}"))
 }
 
+/// `a=1,b=2`; names without a value are left out.
+pub fn options(text: &str) -> Options {
+    let mut options = Options::new();
+    for (name, value) in text.split(',').filter_map(|pair| pair.split_once('=')) {
+        options.set(name, value);
+    }
+    options
+}
+
+/// Carries out the same operations on an image and on its model, comparing as it goes.
+pub fn random_operations(image: &dyn Image, model: &MemoryDisk, seed: u64, count: u32, most: u64) {
+    let mut random = Random::new(seed);
+    let size = image.size();
+    for step in 0..count {
+        let unit = [1, 512, 4096, 65536][random.below(4) as usize];
+        let offset = random.below(size) / unit * unit;
+        let length = (random.below(most) / unit * unit).max(unit).min(size - offset);
+        match random.below(10) {
+            0..4 => {
+                let data = random.bytes(length as usize);
+                image.write_at(&data, offset).unwrap();
+                model.write_at(&data, offset).unwrap();
+            }
+            4..6 => {
+                let mode = if random.below(2) == 0 { ZeroMode::Keep } else { ZeroMode::Unmap };
+                image.write_zeroes(offset, length, mode).unwrap();
+                model.write_zeroes(offset, length, mode).unwrap();
+            }
+            6 => {
+                image.discard(offset, length).unwrap();
+                // What a discarded range reads as is the image's choice.
+                let mut now = vec![0; length as usize];
+                image.read_at(&mut now, offset).unwrap();
+                let mut before = vec![0; length as usize];
+                model.read_at(&mut before, offset).unwrap();
+                assert!(now.iter().zip(&before).all(|(n, b)| *n == 0 || n == b), "step {step}");
+                model.write_at(&now, offset).unwrap();
+            }
+            7 if image.compression().is_some() => {
+                let cluster = image.cluster_size().unwrap();
+                let at = offset / cluster * cluster;
+                let mut data = vec![0; cluster as usize];
+                data[..100].copy_from_slice(&random.bytes(100));
+                let have = cluster.min(size - at);
+                let algorithm = image.compression().unwrap().algorithm;
+                let mut compressor =
+                    disksmith_codec::Compressor::new(algorithm, Default::default());
+                if let Some(packed) = compressor.compress(&data) {
+                    image.write_packed(at, packed).unwrap();
+                    model.write_at(&data[..have as usize], at).unwrap();
+                }
+            }
+            8 => image.flush().unwrap(),
+            _ => {
+                let (mut a, mut b) = (vec![0; length as usize], vec![0; length as usize]);
+                image.read_at(&mut a, offset).unwrap();
+                model.read_at(&mut b, offset).unwrap();
+                assert_eq!(
+                    disksmith_disk::first_difference(&a, &b),
+                    None,
+                    "step {step} at {offset}"
+                );
+            }
+        }
+    }
+    let (mut a, mut b) = (vec![0; size as usize], vec![0; size as usize]);
+    image.read_at(&mut a, 0).unwrap();
+    model.read_at(&mut b, 0).unwrap();
+    assert_eq!(disksmith_disk::first_difference(&a, &b), None);
+}
+
 /// Bytes with runs of zero, runs that compress and runs that do not.
 pub fn pattern(length: usize) -> Vec<u8> {
     let mut random = Random::new(length as u64);
@@ -101,4 +172,17 @@ impl Random {
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(length).collect()
     }
+}
+
+/// As [`qemu_io`], on an image that `options` name.
+pub fn qemu_io_options(object: &[&str], options: &str, commands: &[&str]) {
+    let mut args = object.to_vec();
+    for command in commands {
+        args.extend(["-c", command]);
+    }
+    args.extend(["--image-opts", options]);
+    let output = run("qemu-io", "qemu-utils", &args);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !text.contains("failed"), "{args:?}: {text}{errors}");
 }
