@@ -84,6 +84,8 @@ pub struct Qcow2 {
     storage: Arc<dyn Disk>,
     mode: OpenMode,
     cluster_size: u64,
+    /// Guest data lies in another file.
+    has_data_file: bool,
     meta: Mutex<Meta>,
     /// Told when a write that allocated has ended.
     landing: Condvar,
@@ -128,6 +130,7 @@ impl Qcow2 {
             storage: Arc::clone(&storage),
             mode: request.mode,
             cluster_size,
+            has_data_file: header.has(layout::INCOMPATIBLE_DATA_FILE),
             meta: Mutex::new(Meta::new(storage, request.mode, opened)),
             landing: Condvar::new(),
             gate: RwLock::default(),
@@ -161,6 +164,7 @@ impl Qcow2 {
             storage: Arc::clone(&self.storage),
             mode: OpenMode::Read,
             cluster_size: self.cluster_size,
+            has_data_file: self.has_data_file,
             meta: Mutex::new(Meta::new(Arc::clone(&self.storage), OpenMode::Read, opened)),
             landing: Condvar::new(),
             gate: RwLock::default(),
@@ -183,7 +187,7 @@ impl Qcow2 {
 
     /// Where guest data lies: the storage, or the external data file.
     fn data_disk(&self) -> Result<Arc<dyn Disk>> {
-        if !lock(&self.meta).has_data_file() {
+        if !self.has_data_file {
             return Ok(Arc::clone(&self.storage));
         }
         shared(&self.attached)
