@@ -40,7 +40,13 @@ impl ChainExtent {
 /// What is at `offset`, at most `length` bytes on. Runs may come in pieces; see
 /// [`chain_extents`] for joined ones.
 pub fn chain_map(top: &Node, offset: u64, length: u64) -> Result<ChainExtent> {
-    map_through(top, &LookBelow::All, offset, length)
+    map_through(top, usize::MAX, &LookBelow::All, offset, length)
+}
+
+/// As [`chain_map`], but only the first `layers` images of the chain are asked: what none of
+/// them has is answered as not present at the depth `layers`, whatever lies there.
+pub fn chain_map_above(top: &Node, layers: usize, offset: u64, length: u64) -> Result<ChainExtent> {
+    map_through(top, layers, &LookBelow::All, offset, length)
 }
 
 /// Below which images of a chain holes of the file count as zeroes.
@@ -61,6 +67,7 @@ impl LookBelow {
 
 fn map_through(
     top: &Node,
+    layers: usize,
     looks_below: &LookBelow,
     offset: u64,
     length: u64,
@@ -69,19 +76,15 @@ fn map_through(
     let mut length = length.min(size.saturating_sub(offset));
     let mut depth = 0;
     for (index, node) in top.chain().enumerate() {
+        if index == layers {
+            // Not ours to ask: it may be data.
+            let nothing = nothing(offset, length, layers);
+            return Ok(ChainExtent { zero: false, ..nothing });
+        }
         depth = index;
         if offset >= node.image.size() {
             // A shorter backing image: zeroes past its end, decided by the one above it.
-            return Ok(ChainExtent {
-                start: offset,
-                length,
-                depth: index.saturating_sub(1),
-                present: false,
-                zero: true,
-                data: false,
-                compressed: false,
-                place: None,
-            });
+            return Ok(nothing(offset, length, index.saturating_sub(1)));
         }
         let extent = node.image.map(offset, length)?;
         length = extent.length.min(length);
@@ -89,8 +92,13 @@ fn map_through(
             return decided(node, looks_below, extent.cut(length), offset, index);
         }
     }
-    Ok(ChainExtent {
-        start: offset,
+    Ok(nothing(offset, length, depth))
+}
+
+/// No layer has it: zeroes.
+fn nothing(start: u64, length: u64, depth: usize) -> ChainExtent {
+    ChainExtent {
+        start,
         length,
         depth,
         present: false,
@@ -98,7 +106,7 @@ fn map_through(
         data: false,
         compressed: false,
         place: None,
-    })
+    }
 }
 
 /// A layer has the range. Data that lies in a hole of the file below reads as zero.
@@ -180,7 +188,7 @@ fn extents_through<'a>(
     let mut pending: Option<ChainExtent> = None;
     std::iter::from_fn(move || {
         while at < end {
-            let next = match map_through(top, &looks_below, at, end - at) {
+            let next = match map_through(top, usize::MAX, &looks_below, at, end - at) {
                 Ok(next) => next,
                 Err(error) => {
                     at = end;

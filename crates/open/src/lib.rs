@@ -17,7 +17,9 @@ mod spec;
 
 pub use address::Address;
 pub use chain::{Node, open, open_file, open_plainly};
-pub use extents::{ChainExtent, chain_extents, chain_extents_like_qemu, chain_map};
+pub use extents::{
+    ChainExtent, chain_extents, chain_extents_like_qemu, chain_map, chain_map_above,
+};
 pub use filesystem::open_filesystem;
 pub use name::{Name, resolve};
 pub use options::parse_options;

@@ -2,7 +2,7 @@
 //! left to the target's backing image.
 
 use disksmith_disk::Result;
-use disksmith_open::{ChainExtent, Node, chain_map};
+use disksmith_open::{ChainExtent, Node, chain_map_above};
 
 use crate::Observer;
 
@@ -218,9 +218,10 @@ impl<'a> Plan<'a> {
     /// The chain's answer; when salvaging, data where there is none.
     fn map(&self, node: &Node, from: u64, length: u64, at: u64) -> Result<ChainExtent> {
         const SECTOR: u64 = 512;
+        let layers = self.keep_from_depth.unwrap_or(usize::MAX);
         let mut ask = length;
         loop {
-            let error = match chain_map(node, from, ask) {
+            let error = match chain_map_above(node, layers, from, ask) {
                 Ok(extent) => return Ok(extent),
                 Err(error) => error,
             };
