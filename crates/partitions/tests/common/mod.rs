@@ -166,7 +166,7 @@ pub fn assert_all_agree(path: &Path, case: &str) {
 }
 
 /// Our text, with `unknown` for the types that fdisk 2.38 does not know yet.
-fn known_to_fdisk(table: &Table, name: &str) -> String {
+pub fn known_to_fdisk(table: &Table, name: &str) -> String {
     const NEWER: &[&str] = &[
         "(PA-RISC)",
         "(MIPS-32 BE)",
