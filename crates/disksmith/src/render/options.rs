@@ -78,8 +78,9 @@ pub(crate) fn create_help(driver: &Driver, has_target: bool) -> String {
         list.extend_from_slice(PROTOCOL);
         return format!("Supported options:\n{}", help(&list));
     }
-    // It is the file below a raw image that can be preallocated.
-    list.retain(|spec| driver.name != "raw" || spec.name != "preallocation");
+    // It is the file below that can be preallocated.
+    let own = !["raw", "luks"].contains(&driver.name);
+    list.retain(|spec| own || spec.name != "preallocation");
     format!(
         "Supported {} options:\n{}\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n",
         driver.name,
