@@ -35,7 +35,8 @@ pub(super) static CHAPTER: Chapter = Chapter {
             steps: &[
                 Step {
                     action: Action::Guest {
-                        image: "json:{\"driver\":\"raw\",\"file.filename\":\"image-raw.raw\"}",
+                        image: "image-raw.raw",
+                        format: "raw",
                         offset: 1 << 20,
                         text: "hello from the guest",
                     },
@@ -87,6 +88,7 @@ pub(super) static CHAPTER: Chapter = Chapter {
                 Step {
                     action: Action::Guest {
                         image: "webserver01/image-webserver-devel.qcow2",
+                        format: "qcow2",
                         offset: 1 << 30,
                         text: "the latest updates",
                     },

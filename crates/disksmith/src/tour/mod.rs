@@ -40,7 +40,7 @@ pub(crate) enum Action {
     /// A folder is made.
     Folder(&'static str),
     /// A guest writes a text to its disk.
-    Guest { image: &'static str, offset: u64, text: &'static str },
+    Guest { image: &'static str, format: &'static str, offset: u64, text: &'static str },
 }
 
 static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER];
@@ -114,9 +114,9 @@ impl Tour<'_> {
                 self.face.print(&format!("$ mkdir {name}\n"));
                 std::fs::create_dir_all(name).map_err(Error::from)?;
             }
-            Action::Guest { image, offset, text } => {
+            Action::Guest { image, format, offset, text } => {
                 self.face.print(&format!("(a guest writes \"{text}\" at byte {offset} of {image})\n"));
-                guest_write(image, *offset, text)?;
+                guest_write(image, format, *offset, text)?;
             }
         }
         let changes = Listing::read(&self.here).changes_since(&before);
@@ -131,8 +131,8 @@ impl Tour<'_> {
     }
 }
 
-fn guest_write(image: &str, offset: u64, text: &str) -> Result<(), Error> {
-    let spec = ImageSpec::from_name(image, None)?;
+fn guest_write(image: &str, format: &str, offset: u64, text: &str) -> Result<(), Error> {
+    let spec = ImageSpec::from_name(image, Some(format))?;
     let node = disksmith_open::open(&spec, &Settings::new(OpenMode::Write))?;
     node.image.write_at(text.as_bytes(), offset)?;
     node.image.flush()

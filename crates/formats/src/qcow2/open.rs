@@ -237,13 +237,8 @@ fn check_table(
     Ok(())
 }
 
-fn check_extensions(
-    header: &Header,
-    extensions: &Extensions,
-    mode: OpenMode,
-) -> Result<(), OpenError> {
-    let inspecting = mode == OpenMode::Inspect;
-    if header.crypt_method == 2 && extensions.crypto_header.is_none() && !inspecting {
+fn check_extensions(header: &Header, extensions: &Extensions) -> Result<(), OpenError> {
+    if header.crypt_method == 2 && extensions.crypto_header.is_none() {
         return Err(OpenError::NoCryptoHeader);
     }
     Ok(())
