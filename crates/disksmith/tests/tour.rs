@@ -22,7 +22,13 @@ fn ok(folder: &Path, words: &[&str]) -> String {
 fn the_tour_ends_well() {
     let folder = tempfile::tempdir().unwrap();
     let text = ok(folder.path(), &["tour", "scratch"]);
-    for words in ["Example 1.1", "Example 1.5", "Image committed.", "Images are identical.", "The tour is over"] {
+    for words in [
+        "Example 1.1",
+        "Example 1.5",
+        "Image committed.",
+        "Images are identical.",
+        "The tour is over",
+    ] {
         assert!(text.contains(words), "no '{words}' in:\n{text}");
     }
     assert!(folder.path().join("scratch/webserver.raw").exists());
@@ -35,11 +41,22 @@ fn example_1_1_tells_both_sizes() {
     ok(folder.path(), &["create", "-q", "image-qcow.qcow2", "10G"]);
     ok(folder.path(), &["create", "-q", "image-raw.raw", "10G"]);
     let qcow2 = ok(folder.path(), &["info", "image-qcow.qcow2"]);
-    for line in ["image: image-qcow.qcow2", "file format: qcow2", "virtual size: 10 GiB (10737418240 bytes)", "disk size: 196 KiB", "cluster_size: 65536"] {
+    for line in [
+        "image: image-qcow.qcow2",
+        "file format: qcow2",
+        "virtual size: 10 GiB (10737418240 bytes)",
+        "disk size: 196 KiB",
+        "cluster_size: 65536",
+    ] {
         assert!(qcow2.lines().any(|l| l == line), "no '{line}' in:\n{qcow2}");
     }
     let raw = ok(folder.path(), &["info", "image-raw.raw"]);
-    for line in ["file format: raw", "virtual size: 10 GiB (10737418240 bytes)", "disk size: 0 B", "allocated: 0 B of 10 GiB (0.0 %)"] {
+    for line in [
+        "file format: raw",
+        "virtual size: 10 GiB (10737418240 bytes)",
+        "disk size: 0 B",
+        "allocated: 0 B of 10 GiB (0.0 %)",
+    ] {
         assert!(raw.lines().any(|l| l == line), "no '{line}' in:\n{raw}");
     }
 }
@@ -48,7 +65,7 @@ fn example_1_1_tells_both_sizes() {
 fn examples_1_2_and_1_3_convert_there_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("a.raw");
-    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n * n >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
     std::fs::write(&raw, &bytes[..2_999_808]).unwrap();
     ok(folder.path(), &["convert", "-f", "raw", "-O", "qcow2", "a.raw", "b.qcow"]);
     assert!(ok(folder.path(), &["info", "b.qcow"]).contains("file format: qcow2"));
@@ -87,7 +104,10 @@ fn usage_errors_name_the_nearest_verb() {
     assert!(text.starts_with("disksmith: ") && text.contains("info"), "{text}");
     let output = disksmith(folder.path(), &["info", "nosuch"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "disksmith: Could not open 'nosuch': Could not open 'nosuch': No such file or directory\n");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "disksmith: Could not open 'nosuch': Could not open 'nosuch': No such file or directory\n"
+    );
 }
 
 #[test]

@@ -43,7 +43,15 @@ pub(super) static CHAPTER: Chapter = Chapter {
                     remark: "one block of the host filesystem is taken now",
                 },
                 run(
-                    &["convert", "-f", "raw", "-O", "qcow2", "image-raw.raw", "image-raw-converted.qcow"],
+                    &[
+                        "convert",
+                        "-f",
+                        "raw",
+                        "-O",
+                        "qcow2",
+                        "image-raw.raw",
+                        "image-raw-converted.qcow",
+                    ],
                     "only what holds data was read and stored",
                 ),
                 run(&["info", "image-raw-converted.qcow"], ""),

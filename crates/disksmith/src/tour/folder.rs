@@ -50,7 +50,10 @@ impl Listing {
             match before.0.get(name) {
                 None => text += &format!("  new      {name}: {size} long, {now} of it on disk\n"),
                 Some((_, old, when)) if when != changed || old != allocated => {
-                    text += &format!("  changed  {name}: {size} long, {now} on disk (was {})\n", human_size(*old));
+                    text += &format!(
+                        "  changed  {name}: {size} long, {now} on disk (was {})\n",
+                        human_size(*old)
+                    );
                 }
                 Some(_) => {}
             }

@@ -115,7 +115,8 @@ impl Tour<'_> {
                 std::fs::create_dir_all(name).map_err(Error::from)?;
             }
             Action::Guest { image, format, offset, text } => {
-                self.face.print(&format!("(a guest writes \"{text}\" at byte {offset} of {image})\n"));
+                self.face
+                    .print(&format!("(a guest writes \"{text}\" at byte {offset} of {image})\n"));
                 guest_write(image, format, *offset, text)?;
             }
         }

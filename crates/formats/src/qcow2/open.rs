@@ -131,7 +131,7 @@ pub(super) fn open(storage: &Arc<dyn Disk>, mode: OpenMode) -> Result<Opened> {
     let shape = header.shape();
     let checking = matches!(mode, OpenMode::Check | OpenMode::Repair);
     let extensions = Extensions::parse(&header, &cluster).map_err(OpenError::from)?;
-    check_extensions(&header, &extensions, mode)?;
+    check_extensions(&header, &extensions)?;
     let backing = backing_name(&header, &cluster)?;
     // The guest sees whole sectors.
     header.size -= header.size % SECTOR;
