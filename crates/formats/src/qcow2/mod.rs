@@ -139,7 +139,7 @@ impl Qcow2 {
             unpacked: Unpacked::new(algorithm, cluster_size),
             tracker: Mutex::default(),
         };
-        if request.mode == OpenMode::Write {
+        if request.mode.writes() {
             image.prepare_for_writing()?;
         }
         Ok(image)
@@ -151,9 +151,12 @@ impl Qcow2 {
         let mut meta = lock(&self.meta);
         if meta.header.autoclear_features & !layout::AUTOCLEAR_KNOWN != 0 {
             meta.header.autoclear_features &= layout::AUTOCLEAR_KNOWN;
-            meta.rewrite_header()?;
+            meta.write_features()?;
         }
-        self.repair_dirty(&mut meta)
+        match self.mode {
+            OpenMode::Write => self.repair_dirty(&mut meta),
+            _ => Ok(()),
+        }
     }
 
     /// A read-only image of another state of the same storage.
@@ -382,7 +385,7 @@ impl Image for Qcow2 {
 
     fn compression(&self) -> Option<Compression> {
         let meta = lock(&self.meta);
-        if meta.has_data_file() || meta.header.crypt_method != 0 {
+        if meta.header.crypt_method != 0 {
             return None;
         }
         let algorithm = algorithm(meta.header.compression_type);

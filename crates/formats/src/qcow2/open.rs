@@ -288,7 +288,7 @@ pub(super) fn read_snapshots(storage: &dyn Disk, header: &Header) -> Result<Vec<
                 at = at.saturating_add(used as u64);
                 used = 0;
                 let end = at.saturating_add(needed as u64);
-                if end > table_end || at >= storage.size() {
+                if end > table_end {
                     return Err(OpenError::SnapshotTableBig.into());
                 }
                 buffer = vec![0; needed.max(SNAPSHOT_STEP)];

@@ -55,9 +55,12 @@ impl Qcow2 {
             };
             meta.header.size = size;
             let reserved = self.preallocate(&mut meta, old, size, mode);
-            if reserved.is_err() {
+            drop(meta);
+            let hidden = reserved.and_then(|()| self.hide_backing(old, size));
+            meta = lock(&self.meta);
+            if let Err(error) = hidden {
                 meta.header.size = shown;
-                reserved?;
+                return Err(error);
             }
             self.write_back(&mut meta)?;
         }
@@ -66,6 +69,16 @@ impl Qcow2 {
             meta.truncate_storage()?;
         }
         Ok(())
+    }
+
+    /// A backing image that is longer than this image was must not show in what is added.
+    fn hide_backing(&self, old: u64, size: u64) -> Result<()> {
+        let backing = self.backing_disk().map_or(0, |disk| disk.size());
+        let end = backing.next_multiple_of(self.cluster_size).min(size);
+        match end > old {
+            true => self.zero_locked(old, end - old, ZeroMode::Keep),
+            false => Ok(()),
+        }
     }
 
     /// What lies in the last cluster behind the old end must not show up when the image grows.

@@ -12,6 +12,8 @@ use super::util::{lock, shared};
 const CLUSTERS_STEP: u64 = 4096;
 /// Written as data at once, in bytes, where tables cannot say zero.
 const WRITE_STEP: u64 = 1 << 20;
+/// L2 tables that may be made to mark as zero what is absent.
+const MARKED_TABLES_MOST: u64 = 64;
 
 impl Qcow2 {
     /// Makes a range of the image read as zero.
@@ -102,10 +104,13 @@ impl Qcow2 {
             let size = lock(&self.meta).header.size;
             self.data_disk()?.write_zeroes(start, end.min(size) - start, mode)?;
         }
-        let absent_is_zero = !self.has_backing();
+        // What reads as zero already is marked so nevertheless, as qemu-img does; but not where
+        // that would cost more tables than it is worth.
+        let coverage = lock(&self.meta).shape.l2_coverage();
+        let step_over = !self.has_backing() && (end - start) / coverage > MARKED_TABLES_MOST;
         for (start, end) in self.without_packed_parts(start, end)? {
             self.each_step(start, end, |meta, start, end| {
-                zero_step(meta, start, end, mode, absent_is_zero)
+                zero_step(meta, start, end, mode, step_over)
             })?;
         }
         Ok(())
@@ -236,14 +241,8 @@ fn each_cluster(
     Ok(())
 }
 
-fn zero_step(
-    meta: &mut Meta,
-    start: u64,
-    end: u64,
-    mode: ZeroMode,
-    absent_is_zero: bool,
-) -> Result<()> {
-    each_cluster(meta, start, end, absent_is_zero, |meta, guest, first, behind| {
+fn zero_step(meta: &mut Meta, start: u64, end: u64, mode: ZeroMode, step_over: bool) -> Result<()> {
+    each_cluster(meta, start, end, step_over, |meta, guest, first, behind| {
         let shape = meta.shape;
         let old = meta.guest_entry(guest)?;
         let data_file = meta.has_data_file();

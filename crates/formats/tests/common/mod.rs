@@ -101,7 +101,7 @@ pub fn random_operations(image: &dyn Image, model: &MemoryDisk, seed: u64, count
                 assert!(now.iter().zip(&before).all(|(n, b)| *n == 0 || n == b), "step {step}");
                 model.write_at(&now, offset).unwrap();
             }
-            7 if image.compression().is_some() => {
+            7 if image.compression().is_some() && image.data_file().is_none() => {
                 let cluster = image.cluster_size().unwrap();
                 let at = offset / cluster * cluster;
                 let mut data = vec![0; cluster as usize];

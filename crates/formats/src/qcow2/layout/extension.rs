@@ -179,7 +179,9 @@ impl Extensions {
 pub fn parse_feature_names(header: &Header, cluster: &[u8]) -> Vec<FeatureName> {
     let table = Walk::new(header, cluster)
         .map_while(Result::ok)
-        .find_map(|(kind, data)| (kind == FEATURE_NAMES).then_some(data))
+        .filter_map(|(kind, data)| (kind == FEATURE_NAMES).then_some(data))
+        // Of several tables the last one counts.
+        .last()
         .unwrap_or_default();
     let names = table.chunks_exact(FEATURE_NAME_SIZE).filter_map(|entry| {
         let (kind, rest) = entry.split_first()?;
