@@ -34,6 +34,12 @@ pub trait Image: Disk {
         None
     }
 
+    /// Bytes of guest data that get storage together: a cluster, or a part of one where the
+    /// format can leave the others without content.
+    fn allocation_unit(&self) -> Option<u64> {
+        self.cluster_size()
+    }
+
     /// Whether guest data is encrypted.
     fn encrypted(&self) -> bool {
         false

@@ -55,7 +55,7 @@ pub fn commit(request: &CommitRequest<'_>, observer: &dyn Observer) -> Result<()
 
 fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Result<()> {
     let sources = Source::line_up(&[request.top]);
-    let unit = request.base.cluster_size().unwrap_or(1 << 16);
+    let unit = request.base.allocation_unit().unwrap_or(1 << 16);
     let shape = Shape::copying(unit);
     let transfer = Transfer {
         sources: &sources,

@@ -100,26 +100,35 @@ pub fn compare(
         step: shape.step,
     };
     let meter = Meter::start(observer, total);
-    let found: Mutex<Option<Outcome>> = Mutex::new(None);
+    let found: Mutex<Option<(u64, Outcome)>> = Mutex::new(None);
     let result = pipeline::run(Pipeline {
         workers: shape.workers,
         buffers: (0..shape.buffers).map(|_| [Vec::new(), Vec::new()]).collect(),
         state: &|| (),
         next: &mut || {
             check_cancelled(observer)?;
-            Ok(walk.next())
+            let start = walk.at;
+            Ok(walk.next().map(|part| (start, part)))
         },
-        work: &|(), part: Part, buffers| Ok(part.compare(request, buffers)),
-        place: &|outcome, _| match outcome {
+        work: &|(), (start, part): (u64, Part), buffers| {
+            Ok((start, part.compare(request, buffers)))
+        },
+        place: &|(start, outcome), _| match outcome {
             Outcome::Same(length) => meter.advance(length),
             other => {
-                *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
+                let mut first = found.lock().unwrap_or_else(PoisonError::into_inner);
+                if first.as_ref().is_none_or(|(at, _)| start < *at) {
+                    *first = Some((start, other));
+                }
                 Err(Error::new(Kind::Cancelled, "the answer is known"))
             }
         },
-        unordered: false,
+        // Parts are handed out in order and what was handed out is finished: of several answers
+        // the first part's is the right one.
+        unordered: true,
     });
-    let verdict = match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let verdict = match found.map(|(_, outcome)| outcome) {
         Some(Outcome::Failed(error)) => return Err(error),
         Some(Outcome::Differs(at)) => Verdict::ContentDiffers(at),
         Some(Outcome::StatusDiffers(at)) => Verdict::StatusDiffers(at),

@@ -194,8 +194,8 @@ fn unit(request: &ConvertRequest<'_>, compression: Option<Compression>) -> u64 {
         0 => 4096,
         size => 1 << size.clamp(512, LARGEST).ilog2(),
     };
-    match request.target.image.cluster_size() {
-        Some(cluster) => sparse.max(cluster),
+    match request.target.image.allocation_unit() {
+        Some(unit) => sparse.max(unit),
         None => sparse,
     }
 }

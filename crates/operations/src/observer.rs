@@ -1,6 +1,6 @@
 //! How an operation talks to its caller while it works.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use disksmith_disk::{Error, Kind, Result};
 
@@ -35,21 +35,24 @@ impl Observer for Silent {}
 /// Counts bytes and passes them on.
 pub(crate) struct Meter<'a> {
     observer: &'a dyn Observer,
-    done: AtomicU64,
+    done: Mutex<u64>,
     total: u64,
 }
 
 impl<'a> Meter<'a> {
     pub(crate) fn start(observer: &'a dyn Observer, total: u64) -> Self {
         observer.progress(0, total);
-        Self { observer, done: AtomicU64::new(0), total }
+        Self { observer, done: Mutex::new(0), total }
     }
 
     /// `bytes` more are done. Refuses to go on when the user wants to stop.
     pub(crate) fn advance(&self, bytes: u64) -> Result<()> {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if bytes > 0 && done < self.total {
-            self.observer.progress(done, self.total);
+        {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            *done = done.saturating_add(bytes);
+            if bytes > 0 && *done < self.total {
+                self.observer.progress(*done, self.total);
+            }
         }
         check_cancelled(self.observer)
     }

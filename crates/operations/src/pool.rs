@@ -25,7 +25,7 @@ impl Shape {
     pub(crate) fn new(workers: usize, unit: u64) -> Self {
         let most = usize::try_from(MEMORY / unit.max(SMALLEST_STEP)).unwrap_or(MAX_WORKERS);
         let workers = workers.clamp(1, MAX_WORKERS.min(most.saturating_sub(2).max(1)));
-        let buffers = (2 * workers + 4).min(most.max(workers + 2));
+        let buffers = (2 * workers + 12).min(most.max(workers + 2));
         let share = MEMORY / buffers as u64;
         let step = (1 << share.max(1).ilog2()).clamp(SMALLEST_STEP, LARGEST_STEP).max(unit);
         Self { workers, buffers, step }

@@ -329,6 +329,10 @@ impl Image for Qcow2 {
         Some(self.cluster_size)
     }
 
+    fn allocation_unit(&self) -> Option<u64> {
+        Some(lock(&self.meta).shape.unit_size())
+    }
+
     fn encrypted(&self) -> bool {
         lock(&self.meta).header.crypt_method != 0
     }
