@@ -40,6 +40,7 @@ mod commands;
 mod content;
 mod face;
 mod files;
+mod guest;
 mod making;
 mod measuring;
 mod native;

@@ -1,0 +1,62 @@
+//! `chmod`: permissions of files in an image.
+
+use disksmith_disk::{Context, Result};
+use disksmith_filesystems::{Changes, FileKind};
+
+use super::Verb;
+use crate::face::{FAILED, Face, Outcome};
+use crate::guest::mode::ModeChange;
+use crate::guest::walk::walk;
+use crate::guest::{Access, change, show};
+
+/// The arguments of `chmod`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Chmod {
+    #[command(flatten)]
+    pub access: Access,
+    /// Directories with all that is in them
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// 644, u+x,go-w …
+    #[arg(value_name = "MODE", allow_hyphen_values = true)]
+    pub mode: String,
+    /// Which: IMAGE:PART:PATH
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<String>,
+}
+
+impl Verb for Chmod {
+    const NAME: &'static str = "chmod";
+    const ABOUT: &'static str = "Change permissions of files in an image";
+
+    fn run(self, face: &Face) -> Outcome {
+        let mode = ModeChange::parse(&self.mode)?;
+        let mut failed = false;
+        let status = change(face, &self.access, &self.addresses, &mut |guest, path| {
+            let start = guest.find(path, true)?;
+            walk(
+                &*guest.tree,
+                start,
+                &mut |met| {
+                    let found = &met.found;
+                    if found.kind != FileKind::Symlink {
+                        let bits = mode.apply(found.mode, found.kind == FileKind::Directory);
+                        set(&*guest.tree, found.inode, bits)
+                            .with_context(|| show::name(met.path))?;
+                    }
+                    Ok(self.recursive)
+                },
+                &mut |path, error| {
+                    face.report(&error.context(show::name(path)));
+                    failed = true;
+                },
+            )
+            .with_context(|| format!("'{}:{path}'", guest.name))
+        })?;
+        Ok(if failed { FAILED } else { status })
+    }
+}
+
+fn set(tree: &dyn disksmith_filesystems::Filesystem, inode: u64, mode: u16) -> Result<()> {
+    tree.set_attributes(inode, &Changes { mode: Some(mode), ..Changes::default() }).map(drop)
+}

@@ -1,0 +1,76 @@
+//! `chown`: owners of files in an image, by number.
+
+use disksmith_disk::Context;
+use disksmith_filesystems::{Changes, FileKind};
+
+use super::Verb;
+use crate::face::{FAILED, Face, Failure, Outcome, usage};
+use crate::guest::walk::walk;
+use crate::guest::{Access, change, show};
+
+/// The arguments of `chown`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Chown {
+    #[command(flatten)]
+    pub access: Access,
+    /// Directories with all that is in them
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Symlinks themselves
+    #[arg(long)]
+    pub no_dereference: bool,
+    /// UID, UID:GID or :GID, as numbers
+    #[arg(value_name = "OWNER")]
+    pub owner: String,
+    /// Which: IMAGE:PART:PATH
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<String>,
+}
+
+/// Reads `UID`, `UID:GID` or `:GID`.
+pub(crate) fn parse_owner(text: &str) -> Result<(Option<u32>, Option<u32>), Failure> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
+    let number = |text: &str| match text {
+        "" => Ok(None),
+        text => match text.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => usage(format!("'{text}' is no number; the names of a guest are not known")),
+        },
+    };
+    Ok((number(uid)?, number(gid)?))
+}
+
+impl Verb for Chown {
+    const NAME: &'static str = "chown";
+    const ABOUT: &'static str = "Change owners of files in an image";
+
+    fn run(self, face: &Face) -> Outcome {
+        let (uid, gid) = parse_owner(&self.owner)?;
+        let mut failed = false;
+        let status = change(face, &self.access, &self.addresses, &mut |guest, path| {
+            let start = guest.find(path, !self.no_dereference && !self.recursive)?;
+            walk(
+                &*guest.tree,
+                start,
+                &mut |met| {
+                    let found = &met.found;
+                    // As the kernel: a program does not run as its new owner by accident.
+                    let program = found.kind == FileKind::Regular && found.mode & 0o6000 != 0;
+                    let mode = program.then_some(found.mode & !0o6000);
+                    let changes = Changes { uid, gid, mode, ..Changes::default() };
+                    guest
+                        .tree
+                        .set_attributes(found.inode, &changes)
+                        .with_context(|| show::name(met.path))?;
+                    Ok(self.recursive)
+                },
+                &mut |path, error| {
+                    face.report(&error.context(show::name(path)));
+                    failed = true;
+                },
+            )
+            .with_context(|| format!("'{}:{path}'", guest.name))
+        })?;
+        Ok(if failed { FAILED } else { status })
+    }
+}

@@ -1,0 +1,192 @@
+//! `ls`: the names in a directory of an image.
+
+use disksmith_disk::Result;
+use disksmith_filesystems::{Attributes, FileKind};
+use serde_json::Value;
+
+use super::Verb;
+use super::common::Form;
+use crate::face::{DONE, FAILED, Face, Outcome};
+use crate::guest::walk::{entries, join};
+use crate::guest::{Access, Guest, Guests, path_of, show};
+use crate::render::json::pretty;
+
+/// The arguments of `ls`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub access: Access,
+    /// One line with mode, owner, size and time of each file
+    #[arg(short)]
+    pub long: bool,
+    /// Names that begin with a dot too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Directories below too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Directories themselves, not what is in them
+    #[arg(short, long)]
+    pub directory: bool,
+    /// Inode numbers
+    #[arg(short, long)]
+    pub inode: bool,
+    /// Sizes as 1.5K, 20M
+    #[arg(long)]
+    pub human: bool,
+    #[command(flatten)]
+    pub form: Form,
+    /// Where: IMAGE:PART:PATH
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<String>,
+}
+
+impl Verb for Ls {
+    const NAME: &'static str = "ls";
+    const ABOUT: &'static str = "List files in an image";
+
+    fn run(self, face: &Face) -> Outcome {
+        let json = self.form.is_json()?;
+        let mut guests = Guests::new(&self.access, &[]);
+        let mut listing = Listing { verb: &self, face, json, all: Vec::new(), status: DONE };
+        for text in &self.addresses {
+            let address = self.access.address(text);
+            let guest = guests.open(&address)?;
+            let done = listing.address(guests.get(guest), path_of(&address), self.addresses.len() > 1);
+            if let Err(error) = done {
+                face.report(&error);
+                listing.status = FAILED;
+            }
+        }
+        if json {
+            face.print(&pretty(&Value::Array(listing.all)));
+        }
+        Ok(listing.status)
+    }
+}
+
+struct Listing<'a> {
+    verb: &'a Ls,
+    face: &'a Face,
+    json: bool,
+    all: Vec<Value>,
+    status: u8,
+}
+
+impl Listing<'_> {
+    fn address(&mut self, guest: &Guest, path: &str, several: bool) -> Result<()> {
+        // As ls: a symlink that is named is followed, unless shown in long form.
+        let follow = !self.verb.long || path.ends_with('/');
+        let found = guest.find(path, follow)?;
+        if found.kind != FileKind::Directory || self.verb.directory {
+            self.lines(guest, &[(path.as_bytes().to_vec(), found)]);
+            return Ok(());
+        }
+        let titled = several || self.verb.recursive;
+        let mut todo = vec![(path.as_bytes().to_vec(), found)];
+        let mut first = true;
+        while let Some((path, found)) = todo.pop() {
+            let files = match self.files(guest, &found) {
+                Ok(files) => files,
+                Err(error) => {
+                    self.face.report(&error.context(show::name(&path)));
+                    self.status = FAILED;
+                    continue;
+                }
+            };
+            if titled && !self.json {
+                let gap = if std::mem::take(&mut first) { "" } else { "\n" };
+                self.face.print(&format!("{gap}{}:\n", show::name(&path)));
+            }
+            match self.json {
+                true => {
+                    let files: Vec<_> =
+                        files.iter().map(|(name, found)| (join(&path, name), *found)).collect();
+                    self.lines(guest, &files);
+                }
+                false => self.lines(guest, &files),
+            }
+            if self.verb.recursive {
+                let folders = files.into_iter().rev().filter(|(_, f)| f.kind == FileKind::Directory);
+                todo.extend(folders.map(|(name, found)| (join(&path, &name), found)));
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, guest: &Guest, directory: &Attributes) -> Result<Vec<(Vec<u8>, Attributes)>> {
+        let mut files = Vec::new();
+        for entry in entries(&*guest.tree, directory.inode)? {
+            if entry.name.starts_with(b".") && !self.verb.all {
+                continue;
+            }
+            match guest.tree.attributes(entry.inode) {
+                Ok(found) => files.push((entry.name, found)),
+                Err(error) => {
+                    self.face.report(&error.context(show::name(&entry.name)));
+                    self.status = FAILED;
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn lines(&mut self, guest: &Guest, files: &[(Vec<u8>, Attributes)]) {
+        if self.json {
+            for (name, found) in files {
+                let target = target(guest, found);
+                self.all.push(show::json(name, found, target.as_deref()));
+            }
+            return;
+        }
+        let rows: Vec<_> = files.iter().map(|(_, found)| self.columns(found)).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+        let widths: Vec<_> = (0..7).map(width).collect();
+        let mut text = String::new();
+        for ((name, found), row) in files.iter().zip(&rows) {
+            for (column, cell) in row.iter().enumerate().filter(|_| widths.iter().any(|w| *w > 0)) {
+                if widths[column] > 0 {
+                    text += &match column {
+                        1 | 6 => format!("{cell:<width$} ", width = widths[column]),
+                        _ => format!("{cell:>width$} ", width = widths[column]),
+                    };
+                }
+            }
+            text += &show::name(name);
+            if self.verb.long && let Some(target) = target(guest, found) {
+                text += &format!(" -> {}", show::name(&target));
+            }
+            text.push('\n');
+        }
+        self.face.print(&text);
+    }
+
+    /// Inode, mode, links, owner, group, size, time; empty where not wanted.
+    fn columns(&self, found: &Attributes) -> [String; 7] {
+        let mut row: [String; 7] = Default::default();
+        if self.verb.inode {
+            row[0] = found.inode.to_string();
+        }
+        if self.verb.long {
+            row[1] = show::mode(found);
+            row[2] = found.links.to_string();
+            row[3] = found.uid.to_string();
+            row[4] = found.gid.to_string();
+            row[5] = match (found.kind.is_device(), self.verb.human) {
+                (true, _) => format!("{}, {}", found.device.major, found.device.minor),
+                (false, true) => show::human(found.size),
+                (false, false) => found.size.to_string(),
+            };
+            row[6] = show::time(found.modified, false);
+        }
+        row
+    }
+}
+
+fn target(guest: &Guest, found: &Attributes) -> Option<Vec<u8>> {
+    match found.kind {
+        FileKind::Symlink => guest.tree.read_link(found.inode).ok(),
+        _ => None,
+    }
+}
+

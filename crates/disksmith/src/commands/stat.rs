@@ -1,0 +1,127 @@
+//! `stat`: everything about files in an image.
+
+use disksmith_disk::Result;
+use disksmith_filesystems::{Attributes, FileKind};
+use serde_json::{Value, json};
+
+use super::Verb;
+use super::common::Form;
+use crate::face::{DONE, FAILED, Face, Outcome};
+use crate::guest::{Access, Guest, Guests, path_of, show};
+use crate::render::json::pretty;
+
+/// The arguments of `stat`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Stat {
+    #[command(flatten)]
+    pub access: Access,
+    /// Of what a symlink points to
+    #[arg(short = 'L', long)]
+    pub dereference: bool,
+    #[command(flatten)]
+    pub form: Form,
+    /// Which: IMAGE:PART:PATH
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<String>,
+}
+
+impl Verb for Stat {
+    const NAME: &'static str = "stat";
+    const ABOUT: &'static str = "Tell everything about files in an image";
+
+    fn run(self, face: &Face) -> Outcome {
+        let json = self.form.is_json()?;
+        let mut guests = Guests::new(&self.access, &[]);
+        let (mut all, mut status) = (Vec::new(), DONE);
+        for text in &self.addresses {
+            let address = self.access.address(text);
+            let number = guests.open(&address)?;
+            let guest = guests.get(number);
+            let path = path_of(&address);
+            let told = guest.find(path, self.dereference).and_then(|found| match json {
+                true => value(guest, path, &found).map(|value| all.push(value)),
+                false => text_of(guest, path, &found).map(|text| face.print(&text)),
+            });
+            if let Err(error) = told {
+                face.report(&error);
+                status = FAILED;
+            }
+        }
+        if json {
+            face.print(&pretty(&Value::Array(all)));
+        }
+        Ok(status)
+    }
+}
+
+fn text_of(guest: &Guest, path: &str, found: &Attributes) -> Result<String> {
+    let mut name = show::name(path.as_bytes());
+    if found.kind == FileKind::Symlink {
+        name += &format!(" -> {}", show::name(&guest.tree.read_link(found.inode)?));
+    }
+    let mut text = format!(
+        "  File: {name}\n  Size: {:<15} Blocks: {:<10} {}\n Inode: {:<15} Links: {}\n",
+        found.size,
+        found.blocks,
+        show::kind(found.kind),
+        found.inode,
+        found.links
+    );
+    if found.kind.is_device() {
+        text += &format!("Device type: {},{}\n", found.device.major, found.device.minor);
+    }
+    text += &format!(
+        "Access: ({:04o}/{})  Uid: {}  Gid: {}\n",
+        found.mode,
+        show::mode(found),
+        found.uid,
+        found.gid
+    );
+    for (label, time) in
+        [("Access", found.accessed), ("Modify", found.modified), ("Change", found.changed)]
+    {
+        text += &format!("{label}: {}\n", show::time(time, true));
+    }
+    match found.created {
+        Some(created) => text += &format!(" Birth: {}\n", show::time(created, true)),
+        None => text += " Birth: -\n",
+    }
+    if found.flags != 0 {
+        text += &format!(" Flags: {:#x}\n", found.flags);
+    }
+    for name in guest.tree.xattrs(found.inode)? {
+        let value = guest.tree.xattr(found.inode, &name)?;
+        text += &format!(" Xattr: {}={}\n", show::name(&name), quoted(&value));
+    }
+    Ok(text)
+}
+
+/// As getfattr prints values: text where it is text, else hexadecimal.
+fn quoted(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if !text.chars().any(char::is_control) => format!("\"{}\"", show::name(value)),
+        _ => format!("0x{}", hex(value)),
+    }
+}
+
+fn hex(value: &[u8]) -> String {
+    value.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn value(guest: &Guest, path: &str, found: &Attributes) -> Result<Value> {
+    let target = match found.kind {
+        FileKind::Symlink => Some(guest.tree.read_link(found.inode)?),
+        _ => None,
+    };
+    let mut value = show::json(path.as_bytes(), found, target.as_deref());
+    let mut xattrs = serde_json::Map::new();
+    for name in guest.tree.xattrs(found.inode)? {
+        let content = guest.tree.xattr(found.inode, &name)?;
+        xattrs.insert(String::from_utf8_lossy(&name).into_owned(), json!(hex(&content)));
+    }
+    value["flags"] = json!(found.flags);
+    value["generation"] = json!(found.generation);
+    value["project"] = json!(found.project);
+    value["xattrs"] = Value::Object(xattrs);
+    Ok(value)
+}

@@ -1,0 +1,107 @@
+//! `tar`: trees of an image to and from tar streams.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use disksmith_disk::Context;
+use disksmith_filesystems::source::TarSource;
+use disksmith_filesystems::{FileKind, errors};
+
+use super::Verb;
+use crate::face::{DONE, FAILED, Face, Failure, Outcome, usage};
+use crate::guest::{Access, path_of, show, tar};
+
+/// Bytes that are gathered before they are written.
+const BUFFER: usize = 1 << 20;
+
+/// The arguments of `tar`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Tar {
+    #[command(flatten)]
+    pub access: Access,
+    /// From the image to the stream
+    #[arg(long, short = 'c', required_unless_present = "import", conflicts_with = "import")]
+    pub export: bool,
+    /// From the stream into the image
+    #[arg(long, short = 'x')]
+    pub import: bool,
+    /// The directory: IMAGE:PART:PATH
+    #[arg(value_name = "ADDRESS")]
+    pub address: String,
+    /// The tar file; - for stdin or stdout
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub file: String,
+}
+
+impl Verb for Tar {
+    const NAME: &'static str = "tar";
+    const ABOUT: &'static str = "Copy a directory of an image to or from a tar stream";
+
+    fn run(self, face: &Face) -> Outcome {
+        match (self.export, self.import) {
+            (true, _) => self.write(face),
+            (_, true) => self.read(),
+            _ => usage("say --export or --import"),
+        }
+    }
+}
+
+impl Tar {
+    fn write(&self, face: &Face) -> Outcome {
+        let address = self.access.address(&self.address);
+        let guest = self.access.open(&address, false)?;
+        let start = guest.find(path_of(&address), true)?;
+        if start.kind != FileKind::Directory {
+            return Err(errors::not_a_directory().context(self.address.clone()).into());
+        }
+        let mut status = DONE;
+        let mut fail = |path: &[u8], error: disksmith_disk::Error| {
+            face.report(&error.context(show::name(path)));
+            status = FAILED;
+        };
+        if self.file == "-" {
+            let mut out = BufWriter::with_capacity(BUFFER, std::io::stdout());
+            tar::export(&*guest.tree, start, &mut out, &mut fail)?;
+            return Ok(status);
+        }
+        let path = Path::new(&self.file);
+        let attempt = || format!("Could not write '{}'", path.display());
+        // A stream or device is written in place; a file appears when it is whole.
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            let file = File::options().write(true).open(path).with_context(attempt)?;
+            let mut out = BufWriter::with_capacity(BUFFER, file);
+            tar::export(&*guest.tree, start, &mut out, &mut fail)?;
+            return Ok(status);
+        }
+        let new = disksmith_host::NewFile::create(path, Default::default()).with_context(attempt)?;
+        crate::signals::unfinished(new.temporary());
+        let temporary = new.temporary().to_path_buf();
+        let mut out = BufWriter::with_capacity(BUFFER, new.disk().file());
+        tar::export(&*guest.tree, start, &mut out, &mut fail)?;
+        out.flush().with_context(attempt)?;
+        drop(out);
+        new.publish()?;
+        crate::signals::finished(&temporary);
+        Ok(status)
+    }
+
+    fn read(&self) -> Outcome {
+        let address = self.access.address(&self.address);
+        let input: Box<dyn Read> = match self.file.as_str() {
+            "-" => Box::new(std::io::stdin()),
+            path => Box::new(File::open(path).with_context(|| format!("Could not open '{path}'"))?),
+        };
+        let guest = self.access.open(&address, true)?;
+        let result = guest.find(path_of(&address), true).and_then(|folder| match folder.kind {
+            FileKind::Directory => {
+                let mut source = TarSource::new(BufReader::with_capacity(BUFFER, input));
+                tar::import(&mut source, &*guest.tree, folder.inode)
+            }
+            _ => Err(errors::not_a_directory().context(self.address.clone())),
+        });
+        let closed = guest.close();
+        result.and(closed).map_err(Failure::from)?;
+        Ok(DONE)
+    }
+}

@@ -1,0 +1,309 @@
+//! Copying trees from one filesystem to another.
+
+use std::collections::HashMap;
+
+use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_filesystems::{
+    Attributes, Changes, Device, FileKind, Filesystem, NewFile, Seek, errno, errors,
+};
+
+use super::walk::{entries, join};
+
+/// Read and written at once.
+const STEP: usize = 1 << 20;
+/// Deepest nesting that is copied.
+const MAX_DEPTH: usize = 2048;
+/// `ENOENT`, `ENXIO`.
+const NO_ENTRY: i32 = 2;
+const NO_ADDRESS: i32 = 6;
+
+/// What copies are to be like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Directories too.
+    pub(crate) recursive: bool,
+    /// Owner, mode, times, attributes and hard links are kept.
+    pub(crate) archive: bool,
+    /// What is there stays.
+    pub(crate) no_clobber: bool,
+    /// Who owns what is new, where owners are not kept.
+    pub(crate) owner: (u32, u32),
+    /// Permissions that what is new does not get, where they are not kept.
+    pub(crate) umask: u16,
+}
+
+/// One copying.
+pub(crate) struct Copier<'a> {
+    pub(crate) from: &'a dyn Filesystem,
+    pub(crate) to: &'a dyn Filesystem,
+    /// Both are one filesystem.
+    pub(crate) same: bool,
+    pub(crate) rules: Rules,
+    /// Copies of files with several names.
+    links: HashMap<u64, u64>,
+    /// Is told what could not be copied; the rest is.
+    fail: &'a mut dyn FnMut(&[u8], Error),
+    buffer: Vec<u8>,
+}
+
+impl<'a> Copier<'a> {
+    /// Nothing is copied yet.
+    pub(crate) fn new(
+        from: &'a dyn Filesystem,
+        to: &'a dyn Filesystem,
+        same: bool,
+        rules: Rules,
+        fail: &'a mut dyn FnMut(&[u8], Error),
+    ) -> Self {
+        Self { from, to, same, rules, links: HashMap::new(), fail, buffer: Vec::new() }
+    }
+
+    /// Copies `source` into `directory` under `name`.
+    pub(crate) fn copy(&mut self, source: &Attributes, directory: u64, name: &[u8]) -> Result<()> {
+        if self.same && source.kind == FileKind::Directory {
+            self.refuse_inside(source.inode, directory)?;
+        }
+        self.any(source, directory, name, name, 0)
+    }
+
+    /// Copies what is in the directory `source` into `directory`, which is there.
+    pub(crate) fn copy_content(&mut self, source: &Attributes, directory: u64) -> Result<()> {
+        if self.same {
+            self.refuse_inside(source.inode, directory)?;
+        }
+        self.children(source, directory, b"", 0)?;
+        match self.rules.archive {
+            true => self.keep(source, directory),
+            false => Ok(()),
+        }
+    }
+
+    fn refuse_inside(&self, source: u64, directory: u64) -> Result<()> {
+        let mut at = directory;
+        for _ in 0..MAX_DEPTH {
+            if at == source {
+                return Err(Error::new(
+                    Kind::InvalidInput,
+                    "a directory cannot be copied into itself",
+                ));
+            }
+            if at == self.to.root() {
+                return Ok(());
+            }
+            at = self.to.lookup(at, b"..")?.inode;
+        }
+        Err(errors::too_many_symlinks())
+    }
+
+    fn any(
+        &mut self,
+        source: &Attributes,
+        directory: u64,
+        name: &[u8],
+        shown: &[u8],
+        depth: usize,
+    ) -> Result<()> {
+        let there = match self.to.lookup(directory, name) {
+            Ok(there) => Some(there),
+            Err(error) if errno(&error) == NO_ENTRY => None,
+            Err(error) => return Err(error),
+        };
+        if source.kind == FileKind::Directory {
+            return self.directory(source, directory, (name, shown), there, depth);
+        }
+        if let Some(there) = there {
+            if self.rules.no_clobber {
+                return Ok(());
+            }
+            if self.same && there.inode == source.inode {
+                return Err(Error::new(Kind::InvalidInput, "source and target are the same file"));
+            }
+            if there.kind == FileKind::Directory {
+                return Err(errors::is_a_directory());
+            }
+            let in_place = there.kind == FileKind::Regular
+                && source.kind == FileKind::Regular
+                && !self.rules.archive;
+            if in_place {
+                let empty = Changes { size: Some(0), ..Changes::default() };
+                self.to.set_attributes(there.inode, &empty)?;
+                return self.content(source, there.inode);
+            }
+            self.to.unlink(directory, name)?;
+        }
+        self.file(source, directory, name)
+    }
+
+    fn directory(
+        &mut self,
+        source: &Attributes,
+        directory: u64,
+        (name, shown): (&[u8], &[u8]),
+        there: Option<Attributes>,
+        depth: usize,
+    ) -> Result<()> {
+        if !self.rules.recursive {
+            return Err(Error::new(Kind::InvalidInput, "it is a directory; copy it with -r or -a"));
+        }
+        if depth >= MAX_DEPTH {
+            return Err(Error::new(Kind::LimitExceeded, "directories are nested too deeply"));
+        }
+        let (target, new) = match there {
+            Some(there) if there.kind == FileKind::Directory => (there.inode, false),
+            Some(_) => return Err(errors::exists()),
+            None => (self.to.create(directory, name, &self.new_file(source, 0o700))?.inode, true),
+        };
+        self.children(source, target, shown, depth)?;
+        match (self.rules.archive, new) {
+            (true, _) => self.keep(source, target),
+            (false, true) => {
+                let mode = Some(source.mode & 0o777 & !self.rules.umask);
+                self.to.set_attributes(target, &Changes { mode, ..Changes::default() }).map(drop)
+            }
+            (false, false) => Ok(()),
+        }
+    }
+
+    fn children(
+        &mut self,
+        source: &Attributes,
+        target: u64,
+        shown: &[u8],
+        depth: usize,
+    ) -> Result<()> {
+        for entry in entries(self.from, source.inode)? {
+            let shown = join(shown, &entry.name);
+            let copied = self
+                .from
+                .attributes(entry.inode)
+                .and_then(|child| self.any(&child, target, &entry.name, &shown, depth + 1));
+            if let Err(error) = copied {
+                // A full target stays full.
+                if error.kind() == Kind::OutOfSpace {
+                    return Err(error);
+                }
+                (self.fail)(&shown, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Anything but a directory, where nothing is.
+    fn file(&mut self, source: &Attributes, directory: u64, name: &[u8]) -> Result<()> {
+        let shared = self.rules.archive && source.links > 1;
+        if let Some(copy) = self.links.get(&source.inode).filter(|_| shared) {
+            return self.to.link(*copy, directory, name).map(drop);
+        }
+        let made = match source.kind {
+            FileKind::Symlink => {
+                let target = self.from.read_link(source.inode)?;
+                let (uid, gid) = self.owner(source);
+                self.to.symlink(directory, name, &target, uid, gid)?
+            }
+            _ => {
+                let mode = if self.rules.archive {
+                    0o600
+                } else {
+                    source.mode & 0o777 & !self.rules.umask
+                };
+                self.to.create(directory, name, &self.new_file(source, mode))?
+            }
+        };
+        if shared {
+            self.links.insert(source.inode, made.inode);
+        }
+        if source.kind == FileKind::Regular {
+            self.content(source, made.inode)?;
+        }
+        match self.rules.archive {
+            true => self.keep(source, made.inode),
+            false => Ok(()),
+        }
+    }
+
+    fn owner(&self, source: &Attributes) -> (u32, u32) {
+        match self.rules.archive {
+            true => (source.uid, source.gid),
+            false => self.rules.owner,
+        }
+    }
+
+    fn new_file(&self, source: &Attributes, mode: u16) -> NewFile {
+        let (uid, gid) = self.owner(source);
+        let device = if source.kind.is_device() { source.device } else { Device::default() };
+        NewFile { kind: source.kind, mode, uid, gid, device }
+    }
+
+    /// Copies the data of a regular file into an empty one; holes stay holes.
+    fn content(&mut self, source: &Attributes, target: u64) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(STEP, 0);
+        let result = self.data(source, target, &mut buffer);
+        self.buffer = buffer;
+        let end = result?;
+        if end < source.size {
+            let size = Some(source.size);
+            self.to.set_attributes(target, &Changes { size, ..Changes::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Answers where the last data ends.
+    fn data(&self, source: &Attributes, target: u64, buffer: &mut [u8]) -> Result<u64> {
+        let mut end = 0;
+        while end < source.size {
+            let data = match self.from.seek(source.inode, end, Seek::Data) {
+                Ok(data) => data,
+                Err(error) if errno(&error) == NO_ADDRESS => break,
+                Err(error) => return Err(error),
+            };
+            let hole = self.from.seek(source.inode, data, Seek::Hole)?;
+            let mut at = data;
+            while at < hole {
+                let want = buffer.len().min(usize::try_from(hole - at).unwrap_or(usize::MAX));
+                let part = &mut buffer[..want];
+                let count = self.from.read(source.inode, at, part).context("Could not read")?;
+                if count == 0 {
+                    return Ok(at);
+                }
+                self.to.write(target, at, &part[..count]).context("Could not write")?;
+                at += count as u64;
+            }
+            if at <= end {
+                break;
+            }
+            end = at;
+        }
+        Ok(end)
+    }
+
+    /// Gives the copy all that the original has besides content.
+    fn keep(&mut self, source: &Attributes, target: u64) -> Result<()> {
+        let times = Changes {
+            accessed: Some(source.accessed),
+            modified: Some(source.modified),
+            ..Changes::default()
+        };
+        let who = Changes {
+            uid: Some(source.uid),
+            gid: Some(source.gid),
+            mode: (source.kind != FileKind::Symlink).then_some(source.mode),
+            ..Changes::default()
+        };
+        self.to.set_attributes(target, &who).context("Could not set owner and mode")?;
+        // After the owner, whose change would drop capabilities; before the times.
+        for name in self.from.xattrs(source.inode)? {
+            let value = self.from.xattr(source.inode, &name)?;
+            self.to.set_xattr(target, &name, &value, None).map_err(|error| {
+                let attempt = format!("Could not set attribute {}", super::show::name(&name));
+                // One value that is too large for its inode does not mean a full filesystem.
+                match error.kind() {
+                    Kind::OutOfSpace => error.with_kind(Kind::LimitExceeded).context(attempt),
+                    _ => error.context(attempt),
+                }
+            })?;
+        }
+        self.to.set_attributes(target, &times).context("Could not set times")?;
+        Ok(())
+    }
+}

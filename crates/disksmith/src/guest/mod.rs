@@ -1,0 +1,212 @@
+//! Files inside images: opening them by address, and what all file verbs share.
+
+use std::sync::Arc;
+
+use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_filesystems::{Attributes, FileKind, Filesystem, errors, resolve};
+use disksmith_formats::OpenMode;
+use disksmith_open::{Address, Locking, OpenedDisk, Settings, open_disk, open_filesystem};
+
+use crate::commands::common::{Keys, Purpose, Source};
+use crate::face::{DONE, FAILED, Face, Failure, Outcome};
+
+pub(crate) mod copy;
+pub(crate) mod host;
+pub(crate) mod mode;
+pub(crate) mod show;
+pub(crate) mod tar;
+pub(crate) mod walk;
+
+/// How the images of file verbs are to be opened.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Access {
+    /// Format of the images; told from their content when not given
+    #[arg(long, value_name = "FMT")]
+    pub format: Option<String>,
+    #[command(flatten)]
+    pub keys: Keys,
+    /// Refuse images that refer to other files (backing file, data file)
+    #[arg(long)]
+    pub untrusted: bool,
+    /// Read even while another process writes the image
+    #[arg(short = 'U', long)]
+    pub force_share: bool,
+}
+
+impl Access {
+    /// The address that `text` is.
+    pub(crate) fn address(&self, text: &str) -> Address {
+        Address::parse(text).with_format(self.format.as_deref())
+    }
+
+    pub(crate) fn settings(&self, write: bool) -> Result<Settings, Failure> {
+        let source = Source {
+            format: self.format.clone(),
+            image_opts: false,
+            keys: self.keys.clone(),
+            untrusted: self.untrusted,
+        };
+        source.settings(match write {
+            true => Purpose { locking: Locking::Serve, ..Purpose::new(OpenMode::Write) },
+            false => Purpose::new(OpenMode::Read).shared(self.force_share),
+        })
+    }
+
+    /// Opens the filesystem that an address means.
+    pub(crate) fn open(&self, address: &Address, write: bool) -> Result<Guest, Failure> {
+        let mut address = address.clone();
+        if address.part.is_none() {
+            address.part = Some(String::new());
+        }
+        let opened = open_disk(&address, &self.settings(write)?)?;
+        let tree = open_filesystem(&opened.disk, &opened.shown, !write)?;
+        Ok(Guest { name: address.disk_name(), tree, opened, write })
+    }
+}
+
+/// An open filesystem of an image.
+pub(crate) struct Guest {
+    /// Which one, as the user named it.
+    pub(crate) name: String,
+    pub(crate) tree: Arc<dyn Filesystem>,
+    opened: OpenedDisk,
+    write: bool,
+}
+
+impl Guest {
+    /// The file that `path` names; symlinks are followed inside the filesystem, the last one
+    /// only if `follow`.
+    pub(crate) fn find(&self, path: &str, follow: bool) -> Result<Attributes> {
+        resolve(&*self.tree, path.as_bytes(), follow)
+            .with_context(|| format!("'{}:{path}'", self.name))
+    }
+
+    /// The directory in which `path` lies, and its last name.
+    pub(crate) fn parent(&self, path: &str) -> Result<(u64, Vec<u8>)> {
+        let (folder, name) = split(path);
+        let attempt = || format!("'{}:{path}'", self.name);
+        if name.is_empty() || name == ".." || name == "." {
+            return Err(Error::new(Kind::InvalidInput, "this name cannot be made or removed")
+                .context(attempt()));
+        }
+        let found = self.find(folder, true)?;
+        match found.kind {
+            FileKind::Directory => Ok((found.inode, name.as_bytes().to_vec())),
+            _ => Err(errors::not_a_directory().context(attempt())),
+        }
+    }
+
+    /// Makes everything durable and closes the image.
+    pub(crate) fn close(self) -> Result<()> {
+        if self.write {
+            self.tree.close().with_context(|| format!("Could not close '{}'", self.name))?;
+            self.opened.close()?;
+        }
+        Ok(())
+    }
+}
+
+/// A path's folder and last name; slashes at its end do not count.
+pub(crate) fn split(path: &str) -> (&str, &str) {
+    let path = path.trim_end_matches('/');
+    match path.rsplit_once('/') {
+        Some((folder, name)) => (if folder.is_empty() { "/" } else { folder }, name),
+        None => ("/", path),
+    }
+}
+
+/// Filesystems that one command works on; each is opened once.
+pub(crate) struct Guests<'a> {
+    access: &'a Access,
+    /// Those that are to be changed.
+    writable: Vec<String>,
+    open: Vec<Guest>,
+}
+
+impl<'a> Guests<'a> {
+    /// None is open yet. `writable`: the addresses that will be written to.
+    pub(crate) fn new(access: &'a Access, writable: &[&Address]) -> Self {
+        let writable = writable.iter().map(|address| key(address)).collect();
+        Self { access, writable, open: Vec::new() }
+    }
+
+    /// The number of the filesystem that an address means.
+    pub(crate) fn open(&mut self, address: &Address) -> Result<usize, Failure> {
+        let name = key(address);
+        if let Some(at) = self.open.iter().position(|guest| guest.name == name) {
+            return Ok(at);
+        }
+        let guest = self.access.open(address, self.writable.contains(&name))?;
+        self.open.push(guest);
+        Ok(self.open.len() - 1)
+    }
+
+    /// That one.
+    pub(crate) fn get(&self, number: usize) -> &Guest {
+        &self.open[number]
+    }
+
+    /// Closes all; the first error is answered, all are closed.
+    pub(crate) fn close(self) -> Result<()> {
+        let mut result = Ok(());
+        for guest in self.open {
+            result = result.and(guest.close());
+        }
+        result
+    }
+}
+
+/// Changes the files that the addresses mean, one after the other. What fails is told, the rest
+/// is done; the images are closed in any case.
+pub(crate) fn change(
+    face: &Face,
+    access: &Access,
+    texts: &[String],
+    each: &mut dyn FnMut(&Guest, &str) -> Result<()>,
+) -> Outcome {
+    let addresses: Vec<_> = texts.iter().map(|text| access.address(text)).collect();
+    let mut guests = Guests::new(access, &addresses.iter().collect::<Vec<_>>());
+    let mut status = DONE;
+    for address in &addresses {
+        let guest = match guests.open(address) {
+            Ok(guest) => guest,
+            Err(failure) => {
+                guests.close()?;
+                return Err(failure);
+            }
+        };
+        if let Err(error) = each(guests.get(guest), path_of(address)) {
+            face.report(&error);
+            status = FAILED;
+        }
+    }
+    guests.close()?;
+    Ok(status)
+}
+
+fn key(address: &Address) -> String {
+    let mut address = address.clone();
+    address.part.get_or_insert_default();
+    address.disk_name()
+}
+
+/// The path of an address; the root when it has none.
+pub(crate) fn path_of(address: &Address) -> &str {
+    match address.path.as_deref() {
+        None | Some("") => "/",
+        Some(path) => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_at_their_last_name() {
+        assert_eq!(split("/a/b/"), ("/a", "b"));
+        assert_eq!(split("/a"), ("/", "a"));
+        assert_eq!(split("a"), ("/", "a"));
+        assert_eq!(split("/"), ("/", ""));
+    }
+}
