@@ -98,16 +98,20 @@ impl Mkfs {
         if label.len() > 16 {
             return usage("a label has at most 16 bytes");
         }
+        let uuid = self.uuid.as_deref().map(parse_uuid).transpose()?;
+        let time = epoch()?;
         Ok(MakeOptions {
             profile,
+            // Reproducible when everything that could differ is given.
+            hash_seed: uuid.filter(|_| time.is_some()),
             features: self.features.clone().unwrap_or_default(),
             block_size: self.block_size,
             inode_ratio: self.inode_ratio,
             inodes: self.inodes,
             reserved: self.reserved.unwrap_or(default.reserved),
             label,
-            uuid: self.uuid.as_deref().map(parse_uuid).transpose()?,
-            time: epoch()?,
+            uuid,
+            time,
             ..default
         })
     }
