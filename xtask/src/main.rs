@@ -1,6 +1,7 @@
 //! Project chores: `cargo xtask CHORE`.
 
 mod bench;
+mod faults;
 mod long;
 mod oracles;
 mod test;
@@ -21,6 +22,7 @@ const CHORES: &[Chore] = &[
     ("bench", "measure every verb beside qemu-img: cargo xtask bench --help", bench::run),
     ("bare-copy", "copy a file with two threads: the bench's mark", bench::bare_copy),
     ("long", "run every test with its full matrix (hours)", long::all),
+    ("faults", "fail every n-th system call, kill, fill disks: cargo xtask faults", faults::run),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
 ];
 
@@ -56,4 +58,9 @@ fn succeed(command: &mut std::process::Command) -> Outcome {
         Ok(status) => Err(format!("{command:?} ended with {status}")),
         Err(error) => Err(format!("could not start {command:?}: {error}")),
     }
+}
+
+/// Where tools are looked for: administrators' folders too.
+fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }

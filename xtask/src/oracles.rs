@@ -29,6 +29,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("qemu-io", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
     ("setfacl", "acl"),
+    ("strace", "strace"),
     ("sfdisk", "fdisk"),
     ("sgdisk", "gdisk"),
 ];

@@ -1,7 +1,5 @@
 //! Guest data that names its origin, and what a guest may find after a cut.
 
-use std::collections::BTreeSet;
-
 const SECTOR: u64 = 512;
 
 /// `length` bytes that tell in each 8 of them which write they come from and to which sector
@@ -38,14 +36,17 @@ pub struct Violation {
 /// Which writes each guest sector may show. Whole sectors only.
 #[derive(Clone, Debug, Default)]
 pub struct SectorModel {
-    /// Per sector: the write of the last durable state, and every one since, in order.
-    sectors: Vec<Vec<u32>>,
+    sectors: Vec<Sector>,
 }
+
+/// The states of a sector since the last durable one, in order. Each is a choice: after a
+/// discard both the old content and zeroes are right.
+type Sector = Vec<Vec<u32>>;
 
 impl SectorModel {
     /// `size` bytes of zeroes.
     pub fn new(size: u64) -> Self {
-        Self { sectors: vec![vec![0]; (size / SECTOR) as usize] }
+        Self { sectors: vec![vec![vec![0]]; (size / SECTOR) as usize] }
     }
 
     /// The size in bytes.
@@ -55,57 +56,51 @@ impl SectorModel {
 
     /// The guest wrote [`tagged`] data of number `write` (0: zeroes).
     pub fn write(&mut self, write: u32, offset: u64, length: u64) {
-        let first = (offset / SECTOR) as usize;
-        let last = (offset + length).div_ceil(SECTOR) as usize;
-        for sector in self.sectors.iter_mut().take(last).skip(first) {
-            sector.push(write);
+        for sector in self.range(offset / SECTOR, (offset + length).div_ceil(SECTOR)) {
+            sector.push(vec![write]);
         }
     }
 
     /// The guest discarded a range: old content or zeroes.
     pub fn discard(&mut self, offset: u64, length: u64) {
-        let first = offset.div_ceil(SECTOR) as usize;
-        let last = ((offset + length) / SECTOR) as usize;
-        for sector in self.sectors.iter_mut().take(last).skip(first) {
-            let before = sector.clone();
-            sector.push(0);
-            // Either of old and zero is right from now on; both stay allowed.
-            sector.extend(before);
+        for sector in self.range(offset.div_ceil(SECTOR), (offset + length) / SECTOR) {
+            let mut choice = last(sector).to_vec();
+            choice.push(0);
+            sector.push(choice);
         }
     }
 
-    /// Everything written so far is durable: only the last value of each sector stays.
+    /// Everything written so far is durable: only the last state of each sector stays.
     pub fn flush(&mut self) {
         for sector in &mut self.sectors {
-            let last = sector.last().copied().unwrap_or(0);
-            *sector = vec![last];
+            *sector = vec![last(sector).to_vec()];
         }
     }
 
-    /// The disk has another size; what is added is zero.
-    pub fn resize(&mut self, size: u64) {
-        self.sectors.resize((size / SECTOR) as usize, vec![0]);
+    /// The disk grew from `old` to `new` bytes: what is added reads as zero. What lay there
+    /// before an earlier shrinking stays allowed until the next flush.
+    pub fn grow(&mut self, old: u64, new: u64) {
+        let count = (new / SECTOR) as usize;
+        if self.sectors.len() < count {
+            self.sectors.resize(count, vec![vec![0]]);
+        }
+        for sector in self.range(old / SECTOR, count as u64) {
+            sector.push(vec![0]);
+        }
     }
 
-    /// What either of two models allows, for a time in which one becomes the other.
-    #[must_use]
-    pub fn either(&self, other: &Self) -> Self {
-        let count = self.sectors.len().max(other.sectors.len());
-        let get = |model: &Self, i: usize| model.sectors.get(i).cloned().unwrap_or_else(|| vec![0]);
-        let sectors = (0..count)
-            .map(|i| {
-                let all: BTreeSet<u32> = get(self, i).into_iter().chain(get(other, i)).collect();
-                all.into_iter().collect()
-            })
-            .collect();
-        Self { sectors }
+    /// The content becomes, at once or in parts, that of `other` (zeroes past its end).
+    pub fn become_like(&mut self, other: &Self) {
+        for (index, sector) in self.sectors.iter_mut().enumerate() {
+            sector.push(other.sectors.get(index).map_or(vec![0], |s| last(s).to_vec()));
+        }
     }
 
-    /// The content that a disk has now: the last value of each sector.
+    /// The content that a disk has now: the last state of each sector.
     pub fn content(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.size() as usize);
-        for (sector, values) in self.sectors.iter().enumerate() {
-            match values.last().copied().unwrap_or(0) {
+        for (sector, states) in self.sectors.iter().enumerate() {
+            match last(states).first().copied().unwrap_or(0) {
                 0 => bytes.resize(bytes.len() + SECTOR as usize, 0),
                 write => bytes.extend(tagged(write, sector as u64 * SECTOR, SECTOR)),
             }
@@ -113,20 +108,28 @@ impl SectorModel {
         bytes
     }
 
+    fn range(&mut self, first: u64, end: u64) -> impl Iterator<Item = &mut Sector> {
+        self.sectors.iter_mut().take(end as usize).skip(first as usize)
+    }
+
     /// Holds a disk's content against the model: the first sector that must not be so.
     pub fn check(&self, content: &[u8]) -> Option<Violation> {
         for (sector, bytes) in content.chunks(SECTOR as usize).enumerate() {
             let allowed = self.sectors.get(sector)?;
-            if !allowed.iter().any(|write| holds(bytes, *write, sector as u64)) {
+            if !allowed.iter().flatten().any(|write| holds(bytes, *write, sector as u64)) {
                 return Some(Violation {
                     sector: sector as u64,
                     found: origin(bytes),
-                    allowed: allowed.clone(),
+                    allowed: allowed.concat(),
                 });
             }
         }
         None
     }
+}
+
+fn last(states: &Sector) -> &[u32] {
+    states.last().map_or(&[0], Vec::as_slice)
 }
 
 fn holds(bytes: &[u8], write: u32, sector: u64) -> bool {

@@ -8,8 +8,17 @@ use std::process::{Command, Output};
 /// # Panics
 /// When the tool cannot be started.
 pub fn run(tool: &str, arguments: &[&str]) -> Output {
+    run_in(Path::new("."), tool, arguments)
+}
+
+/// Runs a tool in a folder.
+///
+/// # Panics
+/// When the tool cannot be started.
+pub fn run_in(folder: &Path, tool: &str, arguments: &[&str]) -> Output {
     Command::new(tool)
         .args(arguments)
+        .current_dir(folder)
         .env("PATH", path())
         .env("LC_ALL", "C")
         .output()
@@ -34,7 +43,9 @@ pub fn succeed(tool: &str, arguments: &[&str]) -> String {
 
 /// The verdict of `qemu-img check`: its exit status and all it printed.
 pub fn qemu_check(format: &str, image: &Path) -> (i32, String) {
-    let output = run("qemu-img", &["check", "-f", format, &image.to_string_lossy()]);
+    // QEMU looks for an external data file in its working directory.
+    let folder = image.parent().unwrap_or(Path::new("."));
+    let output = run_in(folder, "qemu-img", &["check", "-f", format, &image.to_string_lossy()]);
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }

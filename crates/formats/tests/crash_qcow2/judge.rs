@@ -1,0 +1,141 @@
+//! Whether what a cut left is allowed.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use disksmith_disk::{Disk, MemoryDisk};
+use disksmith_formats::{CheckReport, Image, OpenMode, Repair};
+use disksmith_testkit::{CrashState, SectorModel, oracle};
+
+use crate::workload::{Expected, Run, try_open};
+
+pub(crate) struct Judge<'a> {
+    run: &'a Run,
+    /// What may be seen, by (durable, begun).
+    expected: RefCell<HashMap<(u64, u64), Expected>>,
+}
+
+type Verdict = Result<(), String>;
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(run: &'a Run) -> Self {
+        Self { run, expected: RefCell::default() }
+    }
+
+    /// Opens, reads, checks, repairs, reads again; with `oracle`, qemu-img looks too.
+    pub(crate) fn judge(&self, state: &CrashState, oracle: bool) -> Verdict {
+        let expected = self.expected(state.durable, state.begun);
+        let files = || -> Vec<Arc<dyn Disk>> {
+            state.files.iter().map(|f| Arc::new(f.clone()) as Arc<dyn Disk>).collect()
+        };
+        let image = try_open(&files(), OpenMode::Read).map_err(|e| format!("opening: {e}"))?;
+        let content = seen(&*image, &expected)?;
+        let dirty = image.dirty() == Some(true);
+        let report = check(&*image)?;
+        if report.corruptions > 0 && !dirty && !self.run.kind.v2 {
+            return Err(format!("check finds {} corruptions", report.corruptions));
+        }
+        if oracle {
+            self.ask_qemu(state, dirty)?;
+        }
+        drop(image);
+        let repaired = self.repair(&files(), report.corruptions > 0)?;
+        match seen(&*repaired, &expected)? == content {
+            true => Ok(()),
+            false => Err("the content changed with repair".into()),
+        }
+    }
+
+    /// Opening for writing mends what a cut left; afterwards a check is clean.
+    fn repair(&self, files: &[Arc<dyn Disk>], damaged: bool) -> Result<Arc<dyn Image>, String> {
+        if damaged && self.run.kind.v2 {
+            // Version 2 has no dirty bit that would make opening repair by itself.
+            let image = try_open(files, OpenMode::Repair).map_err(|e| format!("repair: {e}"))?;
+            image.check(Repair::All, &mut |_| {}).map_err(|e| format!("repair: {e}"))?;
+            image.close().map_err(|e| format!("repair: {e}"))?;
+        }
+        let image =
+            try_open(files, OpenMode::Write).map_err(|e| format!("opening for writing: {e}"))?;
+        image.close().map_err(|e| format!("closing: {e}"))?;
+        drop(image);
+        let image = try_open(files, OpenMode::Read).map_err(|e| format!("opening again: {e}"))?;
+        match check(&*image)?.corruptions {
+            0 => Ok(image),
+            n => Err(format!("{n} corruptions after opening for writing")),
+        }
+    }
+
+    /// What may be seen when the steps before `durable` are, and step `begun` may have begun.
+    fn expected(&self, durable: u64, begun: u64) -> Expected {
+        if let Some(known) = self.expected.borrow().get(&(durable, begun)) {
+            return known.clone();
+        }
+        let start = self.run.durable.get(durable as usize).cloned().flatten();
+        let mut expected = start.expect("the guest was told so only after a flush");
+        for step in durable..=begun {
+            if let Some(op) = self.run.ops.get(step as usize) {
+                expected.step(self.run.kind, *op, step);
+            }
+        }
+        self.expected.borrow_mut().insert((durable, begun), expected.clone());
+        expected
+    }
+
+    fn ask_qemu(&self, state: &CrashState, dirty: bool) -> Verdict {
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let path = folder.path().join("image.qcow2");
+        write_out(&state.files[0], &path)?;
+        if let Some(data) = state.files.get(1) {
+            write_out(data, &folder.path().join("data"))?;
+        }
+        let (status, text) = oracle::qemu_check("qcow2", &path);
+        let allowed = status == 0 || status == 3 || (status == 2 && (dirty || self.run.kind.v2));
+        match allowed {
+            true => Ok(()),
+            false => Err(format!("qemu-img check ends with {status}: {text}")),
+        }
+    }
+}
+
+fn write_out(disk: &MemoryDisk, path: &std::path::Path) -> Verdict {
+    std::fs::write(path, disk.to_bytes()).map_err(|e| e.to_string())
+}
+
+fn check(image: &dyn Image) -> Result<CheckReport, String> {
+    let report = image.check(Repair::None, &mut |_| {}).map_err(|e| format!("check: {e}"))?;
+    report.ok_or_else(|| "there is no check".into())
+}
+
+/// Reads everything and holds it against what is allowed.
+fn seen(image: &dyn Image, expected: &Expected) -> Result<Vec<Vec<u8>>, String> {
+    if !expected.sizes.contains(&image.size()) {
+        return Err(format!("the size is {}, allowed {:?}", image.size(), expected.sizes));
+    }
+    let mut contents = vec![content(image, &expected.model, "the disk")?];
+    let listed: Vec<_> = image.snapshots().into_iter().map(|s| s.name).collect();
+    for (name, (_, must)) in &expected.snapshots {
+        if *must && !listed.contains(name) {
+            return Err(format!("snapshot {name} is lost"));
+        }
+    }
+    for name in listed {
+        let Some((model, _)) = expected.snapshots.get(&name) else {
+            return Err(format!("snapshot {name} should not be there"));
+        };
+        let view = image.open_snapshot(&name).map_err(|e| format!("snapshot {name}: {e}"))?;
+        contents.push(content(&*view, model, &format!("snapshot {name}"))?);
+    }
+    Ok(contents)
+}
+
+fn content(disk: &dyn Image, model: &SectorModel, what: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = vec![0; disk.size() as usize];
+    disk.read_at(&mut bytes, 0).map_err(|e| format!("reading {what}: {e}"))?;
+    match model.check(&bytes) {
+        None => Ok(bytes),
+        Some(v) => {
+            Err(format!("{what}: sector {} holds {}, allowed {:?}", v.sector, v.found, v.allowed))
+        }
+    }
+}
