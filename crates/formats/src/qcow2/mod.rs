@@ -16,6 +16,7 @@
 //!   then nothing else is in flight.
 
 mod allocate;
+mod amend;
 mod bitmaps;
 mod cache;
 mod check;
@@ -46,6 +47,7 @@ use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use disksmith_codec::Algorithm;
+use disksmith_crypt::Secret;
 use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, ZeroMode};
 
 use self::bitmaps::Tracker;
@@ -56,7 +58,7 @@ use self::read::Unpacked;
 use self::util::{exclusive, lock, shared};
 use crate::{
     Backing, Bitmap, CheckFinding, CheckReport, Compression, Driver, Fact, Image, OpenMode,
-    OpenRequest, Repair, ResizeRequest, Snapshot,
+    OpenRequest, Options, Repair, ResizeRequest, Snapshot,
 };
 
 /// The format's entry in the registry.
@@ -94,6 +96,8 @@ pub struct Qcow2 {
     attached: RwLock<Attached>,
     cipher: Option<Arc<Encryption>>,
     unpacked: Unpacked,
+    /// For key slots.
+    secret: Option<Secret>,
     /// What bitmaps have yet to store.
     tracker: Mutex<Tracker>,
 }
@@ -137,6 +141,7 @@ impl Qcow2 {
             attached: RwLock::default(),
             cipher,
             unpacked: Unpacked::new(algorithm, cluster_size),
+            secret: request.secret.clone(),
             tracker: Mutex::default(),
         };
         if request.mode.writes() {
@@ -174,6 +179,7 @@ impl Qcow2 {
             attached: RwLock::default(),
             cipher: self.cipher.clone(),
             unpacked: Unpacked::new(algorithm, self.cluster_size),
+            secret: None,
             tracker: Mutex::default(),
         }
     }
@@ -193,6 +199,11 @@ impl Qcow2 {
         if !self.has_data_file {
             return Ok(Arc::clone(&self.storage));
         }
+        self.attached_data_file()
+    }
+
+    /// The external data file, which must have been attached.
+    fn attached_data_file(&self) -> Result<Arc<dyn Disk>> {
         shared(&self.attached)
             .data_file
             .clone()
@@ -214,6 +225,10 @@ impl Qcow2 {
             )),
         }
     }
+}
+
+fn refuse_by_name<T>(text: &str) -> Result<T> {
+    Err(Error::new(Kind::InvalidInput, text))
 }
 
 fn algorithm(compression_type: u8) -> Algorithm {
@@ -411,6 +426,15 @@ impl Image for Qcow2 {
         tell: &mut dyn FnMut(CheckFinding),
     ) -> Result<Option<CheckReport>> {
         self.check_image(repair, tell).map(Some)
+    }
+
+    fn amend(
+        &self,
+        options: &Options,
+        force: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        self.amend_image(options, force, progress)
     }
 
     fn snapshots(&self) -> Vec<Snapshot> {

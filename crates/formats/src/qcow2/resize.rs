@@ -33,7 +33,7 @@ impl Qcow2 {
                 "Preallocation can't be used for shrinking an image",
             ));
         }
-        let data_file = if meta.has_data_file() { Some(self.data_disk()?) } else { None };
+        let data_file = if meta.has_data_file() { Some(self.attached_data_file()?) } else { None };
         if size < old {
             meta.shrink(size)?;
             self.write_back(&mut meta)?;
@@ -140,7 +140,7 @@ impl Qcow2 {
             at += meta.link_run(at, most, mode, &mut behind)?;
         }
         if data_file {
-            let data = self.data_disk()?;
+            let data = self.attached_data_file()?;
             return reserve(&*data, start, end - start, mode);
         }
         // Of the last cluster, only the units that the guest can see.
@@ -171,10 +171,7 @@ impl Qcow2 {
 
 fn refuse(meta: &Meta, size: u64) -> Result<()> {
     if !meta.snapshots.is_empty() && meta.shape.version < 3 {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "Can't resize a version 2 image which has snapshots",
-        ));
+        return Err(Error::new(Kind::Unsupported, "Can't resize a v2 image which has snapshots"));
     }
     let entries = meta.shape.l1_entries(size);
     if entries.saturating_mul(8) > L1_MOST || i64::try_from(size).is_err() {

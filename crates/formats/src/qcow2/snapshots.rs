@@ -122,7 +122,7 @@ fn new_id(table: &[SnapshotEntry]) -> String {
 }
 
 /// Bytes of the snapshot table as it lies in the file.
-fn table_bytes(table: &[SnapshotEntry]) -> u64 {
+pub(super) fn table_bytes(table: &[SnapshotEntry]) -> u64 {
     let size = |entry: &SnapshotEntry| {
         let bytes =
             40 + u64::from(entry.extra_data_size) + (entry.id.len() + entry.name.len()) as u64;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use disksmith_disk::Result;
 
 use super::Checker;
+use super::super::open::REFCOUNT_TABLE_MOST;
 use super::counter;
 use super::stored::{RESERVED, Stored, Unknown};
 use crate::Repair;
@@ -64,8 +65,11 @@ impl Checker<'_> {
         let shape = self.roots.shape;
         let end =
             i64::try_from(offset).ok().and_then(|o| o.checked_add(shape.cluster_size() as i64));
+        let covered = REFCOUNT_TABLE_MOST / 8 * shape.block_entries();
         let grown = match end {
             None => Err("Invalid argument".to_string()),
+            // No refcount table could speak of a file of that size.
+            Some(_) if shape.cluster(offset) >= covered => Err("File too large".to_string()),
             Some(end) => self.storage.set_size(end as u64).map_err(|e| e.message().to_string()),
         };
         match grown {

@@ -11,6 +11,8 @@ mod header;
 mod refcounts;
 mod references;
 mod tables;
+mod version;
+mod width;
 
 pub(super) use bitmaps::read_bitmap_directory;
 

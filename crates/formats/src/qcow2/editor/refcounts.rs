@@ -3,6 +3,7 @@
 use disksmith_disk::{Error, Kind, Result};
 
 use super::super::check::{refcount_get, refcount_set};
+use super::super::open::REFCOUNT_TABLE_MOST;
 use super::super::util::read_padded;
 use super::Editor;
 
@@ -34,7 +35,11 @@ impl Editor<'_> {
         let slot = (cluster % shape.block_entries()) as usize;
         let block = self.block(cluster / shape.block_entries())?;
         // Without a block the count is zero, and cannot become anything else here.
-        let block = block.ok_or_else(|| Error::new(Kind::Corrupt, "Invalid argument"))?;
+        let block = block.ok_or_else(|| {
+            let beyond = cluster / shape.block_entries() >= REFCOUNT_TABLE_MOST / 8;
+            let text = if beyond { "File too large" } else { "Resource temporarily unavailable" };
+            Error::new(Kind::Corrupt, text)
+        })?;
         refcount_set(&mut block.bytes, shape.refcount_order, slot, changed);
         block.dirty = true;
         if changed == 0 {
