@@ -100,7 +100,7 @@ impl Face {
 /// The advice that qemu-img gives too. Ours goes further; in the drop-in it would only be in
 /// the way of scripts that compare.
 fn is_qemu_hint(line: &str) -> bool {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 13] = [
         "Is another process using the image",
         "Could not open backing image.",
         "Detected format of ",
@@ -110,6 +110,10 @@ fn is_qemu_hint(line: &str) -> bool {
         "Specify the 'raw' format explicitly",
         "Either fix the current base image",
         "Try compat=",
+        "Try block-dirty-bitmap-remove",
+        "Try --skip-broken-bitmaps",
+        "You can force-remove ",
+        "You can use 'qemu-img rebase' instead.",
     ];
     KNOWN.iter().any(|known| line.starts_with(known))
 }

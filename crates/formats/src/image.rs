@@ -122,6 +122,11 @@ pub trait Image: Disk {
         Ok(None)
     }
 
+    /// What opening for writing had to mend, in the words of a check.
+    fn mended_on_opening(&self) -> Vec<CheckFinding> {
+        Vec::new()
+    }
+
     /// Changes options of an existing image. `progress(done, total)` is called now and then.
     /// Options that name a secret (`…new-secret`, `…old-secret`) hold the passphrase itself here.
     fn amend(

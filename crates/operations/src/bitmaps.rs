@@ -29,7 +29,8 @@ pub fn copy_bitmaps(
 /// Refuses a source whose bitmaps [`copy_bitmaps`] could not copy; to be called before the
 /// long work of copying data starts.
 pub(crate) fn check_bitmaps(source: &dyn Image) -> Result<()> {
-    source.bitmaps().iter().try_for_each(check_usable)
+    // The last one first, as qemu-img complains.
+    source.bitmaps().iter().rev().try_for_each(check_usable)
 }
 
 /// Marks dirty in `target`'s bitmap `target_name` what is dirty in `source`'s bitmap

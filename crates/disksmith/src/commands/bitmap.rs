@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Image, OpenMode};
-use disksmith_open::{ImageSpec, Node};
+use disksmith_open::{ImageSpec, Node, Settings};
 
 use super::Verb;
 use super::common::{Purpose, Source};
@@ -134,7 +134,13 @@ impl Bitmap {
         let Some(name) = &self.source_file else { return Ok(None) };
         let spec = ImageSpec::from_name(name, self.source_format.as_deref())?;
         let source = Source { image_opts: false, ..self.source.clone() };
-        let node = disksmith_open::open(&spec, &source.settings(Purpose::new(OpenMode::Read))?)?;
+        // Its bitmaps are wanted, not its content. What it stands on may be the image that is
+        // being written.
+        let settings = Settings {
+            follow_backing: false,
+            ..source.settings(Purpose::new(OpenMode::Read))?
+        };
+        let node = disksmith_open::open(&spec, &settings)?;
         let _ = face;
         Ok(Some(node))
     }

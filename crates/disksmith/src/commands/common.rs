@@ -137,6 +137,9 @@ impl Source {
         }
         let spec = self.spec(name)?;
         let node = disksmith_open::open(&spec, &self.settings(purpose)?)?;
+        for finding in node.chain().flat_map(|node| node.image.mended_on_opening()) {
+            face.note(&format!("{}\n", finding.text));
+        }
         warn_if_guessed_raw(face, &node, purpose.mode);
         Ok(node)
     }

@@ -33,10 +33,14 @@ impl Qcow2 {
             facts.push(("encrypt", Fact::Map(self.encryption_facts(luks))));
         }
         if v3 {
-            if let Some(name) = &meta.extensions.data_file
-                && meta.has_data_file()
-            {
-                facts.push(("data-file", Fact::Text(String::from_utf8_lossy(name).into_owned())));
+            if meta.has_data_file() {
+                // The name is optional: it can be given when opening.
+                if let Some(name) = &meta.extensions.data_file {
+                    facts.push((
+                        "data-file",
+                        Fact::Text(String::from_utf8_lossy(name).into_owned()),
+                    ));
+                }
                 facts.push(("data-file-raw", Fact::Bool(meta.data_file_raw())));
             }
             facts.push(("corrupt", Fact::Bool(header.has(layout::INCOMPATIBLE_CORRUPT))));

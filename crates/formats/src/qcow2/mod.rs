@@ -96,6 +96,8 @@ pub struct Qcow2 {
     attached: RwLock<Attached>,
     cipher: Option<Arc<Encryption>>,
     unpacked: Unpacked,
+    /// What opening had to mend.
+    mended: Mutex<Vec<CheckFinding>>,
     /// For key slots.
     secret: Option<Secret>,
     /// What bitmaps have yet to store.
@@ -142,6 +144,7 @@ impl Qcow2 {
             cipher,
             unpacked: Unpacked::new(algorithm, cluster_size),
             secret: request.secret.clone(),
+            mended: Mutex::default(),
             tracker: Mutex::default(),
         };
         if request.mode.writes() {
@@ -180,6 +183,7 @@ impl Qcow2 {
             cipher: self.cipher.clone(),
             unpacked: Unpacked::new(algorithm, self.cluster_size),
             secret: None,
+            mended: Mutex::default(),
             tracker: Mutex::default(),
         }
     }
@@ -426,6 +430,10 @@ impl Image for Qcow2 {
         tell: &mut dyn FnMut(CheckFinding),
     ) -> Result<Option<CheckReport>> {
         self.check_image(repair, tell).map(Some)
+    }
+
+    fn mended_on_opening(&self) -> Vec<CheckFinding> {
+        lock(&self.mended).clone()
     }
 
     fn amend(

@@ -24,6 +24,8 @@ pub(super) const BACKING_NAME_MOST: u64 = 1023;
 /// Bytes of a snapshot entry without its variable parts.
 const SNAPSHOT_FIXED: u64 = 40;
 /// The snapshot table is read in steps of this many bytes.
+/// Largest extra data of a snapshot entry, in bytes.
+const EXTRA_MOST: u32 = 1024;
 const SNAPSHOT_STEP: usize = 64 << 10;
 const SECTOR: u64 = 512;
 const CRYPT_MOST: u32 = 2;
@@ -269,6 +271,11 @@ pub(super) fn read_table(storage: &dyn Disk, offset: u64, entries: u64) -> Resul
     Ok(bytes.chunks_exact(8).map(|b| disksmith_disk::bytes::be64(b, 0).unwrap_or(0)).collect())
 }
 
+fn extra_too_large(index: usize) -> Error {
+    Error::from(OpenError::SnapshotExtra(index))
+        .with_hint("You can force-remove this extra metadata with qemu-img check -r all")
+}
+
 /// Reads the snapshot table that `header` names.
 pub(super) fn read_snapshots(storage: &dyn Disk, header: &Header) -> Result<Vec<SnapshotEntry>> {
     let mut result = Vec::new();
@@ -281,15 +288,19 @@ pub(super) fn read_snapshots(storage: &dyn Disk, header: &Header) -> Result<Vec<
                 result.push(*entry);
                 used = used.saturating_add(taken);
             }
-            SnapshotParse::ExtraTooLarge(..) => {
-                return Err(OpenError::SnapshotExtra(result.len()).into());
-            }
+            SnapshotParse::ExtraTooLarge(..) => return Err(extra_too_large(result.len())),
             SnapshotParse::More(needed) => {
                 at = at.saturating_add(used as u64);
+                let rest = buffer.get(used..).unwrap_or_default();
+                if disksmith_disk::bytes::be32(rest, 36).is_some_and(|extra| extra > EXTRA_MOST) {
+                    return Err(extra_too_large(result.len()));
+                }
                 used = 0;
-                let end = at.saturating_add(needed as u64);
-                if end > table_end {
-                    return Err(OpenError::SnapshotTableBig.into());
+                if at.saturating_add(needed as u64) > table_end {
+                    let over = header.nb_snapshots as usize - result.len();
+                    return Err(Error::from(OpenError::SnapshotTableBig).with_hint(format!(
+                        "You can force-remove all {over} overhanging snapshots with qemu-img check -r all"
+                    )));
                 }
                 buffer = vec![0; needed.max(SNAPSHOT_STEP)];
                 read_padded(storage, &mut buffer, at)?;

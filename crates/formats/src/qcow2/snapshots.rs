@@ -90,7 +90,7 @@ impl Qcow2 {
 }
 
 fn describe(entry: &SnapshotEntry) -> Snapshot {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(until_nul(bytes)).into_owned();
     Snapshot {
         id: text(&entry.id),
         name: text(&entry.name),
@@ -106,8 +106,13 @@ fn describe(entry: &SnapshotEntry) -> Snapshot {
 /// Ids come before names.
 fn find(table: &[SnapshotEntry], id_or_name: &str) -> Option<usize> {
     let wanted = id_or_name.as_bytes();
-    let by_id = table.iter().position(|entry| entry.id == wanted);
-    by_id.or_else(|| table.iter().position(|entry| entry.name == wanted))
+    let by_id = table.iter().position(|entry| until_nul(&entry.id) == wanted);
+    by_id.or_else(|| table.iter().position(|entry| until_nul(&entry.name) == wanted))
+}
+
+/// Names are meant to be C strings, as other programs show them.
+fn until_nul(name: &[u8]) -> &[u8] {
+    name.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// One above the highest decimal id.

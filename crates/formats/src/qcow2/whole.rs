@@ -11,6 +11,9 @@ use super::util::{exclusive, lock};
 use super::{Qcow2, check, layout, open};
 use crate::{CheckFinding, CheckReport, OpenMode, Repair};
 
+/// Findings of a repair on opening that are kept to be shown.
+const FINDINGS_KEPT: usize = 4096;
+
 impl Qcow2 {
     /// Runs `work` on the image's metadata as it lies in the storage.
     pub(super) fn edit<T>(&self, work: impl FnOnce(&mut Editor<'_>) -> Result<T>) -> Result<T> {
@@ -56,7 +59,13 @@ impl Qcow2 {
         if !meta.header.has(layout::INCOMPATIBLE_DIRTY) {
             return Ok(());
         }
-        let report = check::check(&*self.storage, Repair::All, &mut |_| {})
+        let mut findings = Vec::new();
+        let mut note = |finding: CheckFinding| {
+            if findings.len() < FINDINGS_KEPT {
+                findings.push(finding);
+            }
+        };
+        let report = check::check(&*self.storage, Repair::All, &mut note)
             .map_err(|error| error.context("Could not repair dirty image"))?;
         if report.corruptions > 0 || report.check_errors > 0 {
             return Err(Error::new(
@@ -64,6 +73,7 @@ impl Qcow2 {
                 "Could not repair dirty image: Input/output error",
             ));
         }
+        *lock(&self.mended) = findings;
         self.reload(meta)
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use disksmith_disk::Result;
 
-use super::Checker;
 use super::super::open::REFCOUNT_TABLE_MOST;
+use super::Checker;
 use super::counter;
 use super::stored::{RESERVED, Stored, Unknown};
 use crate::Repair;

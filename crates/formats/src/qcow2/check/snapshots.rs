@@ -26,7 +26,7 @@ impl Checker<'_> {
         if count > SNAPSHOTS_MOST && self.mends_errors() {
             let over = count - SNAPSHOTS_MOST;
             self.say(format!("Discarding {over} overhanging snapshots"));
-            corruptions += over;
+            self.report.corruptions_fixed += over;
             count = SNAPSHOTS_MOST;
         }
         let offset = self.roots.header.snapshots_offset;
@@ -44,6 +44,7 @@ impl Checker<'_> {
             return Err(Error::new(Kind::Corrupt, "Invalid argument"));
         }
         corruptions += self.read_entries(offset, count)?;
+        self.drop_overhang()?;
         if self.roots.header.version >= 3 {
             corruptions += self.incomplete_entries();
         }
@@ -71,8 +72,7 @@ impl Checker<'_> {
                 SnapshotParse::More(needed) if needed as u64 > SNAPSHOT_TABLE_MOST => {
                     let claimed = disksmith_disk::bytes::be32(rest, 36).unwrap_or(0);
                     corruptions += self.overlong_extra(index, claimed)?;
-                    let over = count - index as u64;
-                    corruptions += self.overhanging(over)?;
+                    self.overhanging(count - index as u64)?;
                     break;
                 }
                 SnapshotParse::More(needed) => {
@@ -88,7 +88,7 @@ impl Checker<'_> {
             let dropped = claimed.map_or(0, |claimed| claimed - EXTRA_MOST);
             kept += taken as u64 - u64::from(dropped) / 8 * 8;
             if kept > SNAPSHOT_TABLE_MOST {
-                corruptions += self.overhanging(count - index as u64)?;
+                self.overhanging(count - index as u64)?;
                 break;
             }
             at += taken as u64;
@@ -97,6 +97,17 @@ impl Checker<'_> {
         }
         self.snapshots_bytes = at - offset;
         Ok(corruptions)
+    }
+
+    /// Entries at the end of the table go by telling a smaller number of them.
+    fn drop_overhang(&mut self) -> Result<()> {
+        let kept = self.snapshots.len() as u32;
+        if !self.mends_errors() || kept == self.roots.header.nb_snapshots {
+            return Ok(());
+        }
+        self.roots.header.nb_snapshots = kept;
+        self.storage.write_at(&kept.to_be_bytes(), 60)?;
+        self.storage.flush()
     }
 
     fn overlong_extra(&mut self, index: usize, claimed: u32) -> Result<u64> {
@@ -113,8 +124,9 @@ impl Checker<'_> {
         Err(Error::new(Kind::LimitExceeded, "File too large"))
     }
 
-    fn overhanging(&mut self, over: u64) -> Result<u64> {
+    fn overhanging(&mut self, over: u64) -> Result<()> {
         if self.mends_errors() {
+            self.report.corruptions_fixed += over;
             self.say(format!(
                 "Discarding {over} overhanging snapshots (snapshot table is too big)"
             ));
