@@ -130,7 +130,7 @@ impl Checker<'_> {
             self.say(format!(
                 "Discarding {over} overhanging snapshots (snapshot table is too big)"
             ));
-            return Ok(over);
+            return Ok(());
         }
         self.say("qemu-img: ERROR failed to read the snapshot table: Snapshot table is too big");
         self.say(format!(
