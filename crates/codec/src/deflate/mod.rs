@@ -75,10 +75,10 @@ impl Encoder {
 /// The higher the level, the more earlier positions are compared with.
 fn parser<const REACH: usize, const HEADS: usize>(level: u8) -> Box<dyn Parse> {
     match level {
-        ..=2 => Box::new(Matchfinder::<REACH, HEADS, 1>::new()),
-        3..=4 => Box::new(Matchfinder::<REACH, HEADS, 2>::new()),
-        5..=6 => Box::new(Matchfinder::<REACH, HEADS, 3>::new()),
-        7..=8 => Box::new(Matchfinder::<REACH, HEADS, 6>::new()),
+        ..=1 => Box::new(Matchfinder::<REACH, HEADS, 1>::new()),
+        2..=3 => Box::new(Matchfinder::<REACH, HEADS, 2>::new()),
+        4..=6 => Box::new(Matchfinder::<REACH, HEADS, 4>::new()),
+        7..=8 => Box::new(Matchfinder::<REACH, HEADS, 8>::new()),
         9.. => Box::new(Matchfinder::<REACH, HEADS, 16>::new()),
     }
 }

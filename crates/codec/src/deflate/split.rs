@@ -40,7 +40,7 @@ pub(crate) fn parse_and_write(
         let counts = piece.counts.merged(&next.counts);
         let entropy = counts.entropy();
         if entropy < piece.entropy + next.entropy + HEADER_COST {
-            piece = join(piece, next, counts, entropy, sequences);
+            piece = join(&piece, &next, counts, entropy, sequences);
         } else {
             write(out, window, &piece, sequences, false);
             piece = next;
@@ -81,8 +81,8 @@ fn parse_piece(
 /// Makes one of two neighbours: the literals left over in the first come before the first match
 /// of the second.
 fn join(
-    first: Piece,
-    second: Piece,
+    first: &Piece,
+    second: &Piece,
     counts: Counts,
     entropy: f32,
     sequences: &mut [Sequence],

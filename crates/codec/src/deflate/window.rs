@@ -3,8 +3,9 @@
 /// Bytes the window holds. Positions in it fit 16 bits.
 pub(crate) const WINDOW_SIZE: usize = 1 << 16;
 
-/// Zeros after the last byte, so that eight bytes can be loaded at every position.
-const PADDING: usize = 8;
+/// Zeros after the last byte: what a comparison may see from the last position on, so that no
+/// bytes of an earlier cluster have a say.
+const PADDING: usize = 16;
 
 /// Up to 64 KiB of input.
 pub(crate) struct Window {
