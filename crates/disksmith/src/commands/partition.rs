@@ -205,7 +205,7 @@ impl Verb for PartitionVerb {
         let table = read(&disk).with_context(attempt)?;
         match &self.action {
             None if json => face.print(&pretty(&self.as_json(&disk, &table)?)),
-            None => self.print(face, &table),
+            None => self.print(face, &disk, &table)?,
             Some(Action::Verify) => return Ok(self.verify(face, &table, json)),
             Some(Action::Dump { json: as_json }) => face.print(&match json || *as_json {
                 true => pretty(&dump_json(&table, &self.image)),
@@ -234,15 +234,21 @@ fn in_image(failure: Failure, image: &str) -> Failure {
 }
 
 impl PartitionVerb {
-    fn print(&self, face: &Face, table: &Table) {
+    fn print(&self, face: &Face, disk: &dyn Disk, table: &Table) -> Result<()> {
         if self.cylinders {
             face.print(&render::cylinders(table, &self.image));
         } else {
             face.print(&self.overview(table));
         }
+        if table.label == Label::None
+            && let Some(content) = probe(disk)?
+        {
+            face.print(&format!("It holds {} as a whole.\n", content.kind));
+        }
         for odd in table.oddities.iter().filter(|odd| odd.severity() != Severity::Note) {
             face.warn(&odd.to_string());
         }
+        Ok(())
     }
 
     /// The table, the free space and, where somebody looks on, a bar.
@@ -341,8 +347,9 @@ impl PartitionVerb {
         };
         let repair = repair(disk, table, source)?;
         if !self.quiet {
-            for odd in &repair.fixed {
-                face.note(&format!("mended: {odd}\n"));
+            let done = if self.dry_run { "would mend" } else { "mended" };
+            for odd in repair.fixed.iter().filter(|_| repair.plan.permit(self.force || self.dry_run).is_ok()) {
+                face.note(&format!("{done}: {odd}\n"));
             }
             for odd in repair.remaining.iter().filter(|odd| odd.severity() != Severity::Note) {
                 face.note(&format!("left as it is: {odd}\n"));
@@ -366,7 +373,9 @@ impl PartitionVerb {
                 // What is told as done must have been permitted first.
                 plan.permit(self.force)?;
             }
-            face.print(&format!("{}\n", lines.join("\n")));
+            if !lines.is_empty() {
+                face.print(&format!("{}\n", lines.join("\n")));
+            }
         }
         if self.dry_run {
             return Ok(DONE);

@@ -212,6 +212,16 @@ fn moved(table: &Table, number: u32, to: u64) -> Result<Table> {
     if old.start == to {
         return Ok(table.clone());
     }
+    if old.start == 0 || old.after() > table.disk_sectors {
+        return Err(Error::new(
+            Kind::Refused,
+            format!(
+                "partition {number} (sectors {} to {}) is not within the disk",
+                old.start,
+                old.end()
+            ),
+        ));
+    }
     let mut new = table.clone();
     new.partitions.retain(|p| p.number != number);
     let role = match old.role {

@@ -108,7 +108,7 @@ impl Header {
                 format!("the header in sector {lba} says that it is in sector {}", self.my_lba),
             );
         }
-        if self.size_of_entry < ENTRY_SIZE || self.size_of_entry % 8 != 0 {
+        if self.size_of_entry < ENTRY_SIZE || !self.size_of_entry.is_multiple_of(8) {
             faults.add(OddityKind::EntriesSize, format!("entries of {} bytes", self.size_of_entry));
         }
         if self.number_of_entries == 0

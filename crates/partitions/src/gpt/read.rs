@@ -201,7 +201,7 @@ pub(crate) fn table(
         let size = header.size_of_entry as usize;
         for (number, bytes) in (1u32..).zip(entries.chunks_exact(size.max(1))) {
             if let Some(entry) = Entry::parse(bytes) {
-                table.partitions.extend(partition(number, entry, &mut oddities));
+                table.partitions.extend(partition(number, &entry, &mut oddities));
             }
         }
         if header.disk_guid.is_zero() {
@@ -227,7 +227,7 @@ impl Default for EntryLayout {
     }
 }
 
-fn partition(number: u32, entry: Entry, oddities: &mut Vec<Oddity>) -> Option<Partition> {
+fn partition(number: u32, entry: &Entry, oddities: &mut Vec<Oddity>) -> Option<Partition> {
     let (start, end) = (entry.starting_lba, entry.ending_lba);
     let Some(sectors) = end.checked_sub(start).and_then(|n| n.checked_add(1)) else {
         oddities.push(Oddity::of(

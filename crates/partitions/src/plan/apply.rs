@@ -104,7 +104,7 @@ fn copy_window(disk: &dyn Disk, step: &MoveStep, done: u64, length: u64) -> Resu
     while at < length {
         let (source, target) = (step.from + first + at, step.to + first + at);
         let extent = disk.map(source, BUFFER.min(length - at))?;
-        let run = extent.length.min(length - at).min(BUFFER).max(1);
+        let run = extent.length.clamp(1, BUFFER.min(length - at));
         if extent.state == State::Data {
             buffer.resize(usize::try_from(run).unwrap_or(0), 0);
             disk.read_at(&mut buffer, source)?;
