@@ -45,8 +45,18 @@ pub struct AddRequest {
     pub align: Align,
 }
 
-/// Adds a partition; returns the new table and the number of the partition.
+/// Adds a partition; returns the new table and the number of the partition. Of an MBR's
+/// partitions one at most is bootable: a new one that is takes that from the others.
 pub fn add(table: &Table, request: &AddRequest) -> Result<(Table, u32)> {
+    let (mut new, number) = insert(table, request)?;
+    if new.require(number)?.bootable {
+        new.partitions.iter_mut().for_each(|p| p.bootable = p.number == number);
+    }
+    Ok((new, number))
+}
+
+/// As [`add`], and leaves the others as they are.
+pub(crate) fn insert(table: &Table, request: &AddRequest) -> Result<(Table, u32)> {
     require_table(table)?;
     let mut new = table.clone();
     let partition = match table.label {
@@ -54,9 +64,6 @@ pub fn add(table: &Table, request: &AddRequest) -> Result<(Table, u32)> {
         _ => mbr_partition(table, request)?,
     };
     let number = partition.number;
-    if partition.bootable {
-        new.partitions.iter_mut().for_each(|p| p.bootable = false);
-    }
     new.partitions.push(partition);
     new.sort();
     Ok((new, number))

@@ -3,12 +3,13 @@
 use disksmith_disk::{Error, Kind, Result};
 
 use super::{Dump, DumpPartition, parse_attributes};
+use crate::edit::add::insert;
 use crate::edit::init::{init_with_id, with_layout};
 use crate::read::none;
-use crate::{AddRequest, Align, DiskId, Label, Length, Table, add, gpt, types};
+use crate::{AddRequest, Align, DiskId, Label, Length, Table, gpt, types};
 
 /// The table that `dump` describes, for the disk that `old` was read from. What the dump leaves
-/// open is chosen as [`add`] does: without a label a GPT is made.
+/// open is chosen as [`add`](crate::add) does: without a label a GPT is made.
 pub fn restore(old: &Table, dump: &Dump) -> Result<Table> {
     let sector_size = dump.sector_size.unwrap_or(old.sector_size);
     if sector_size != old.sector_size {
@@ -26,7 +27,7 @@ pub fn restore(old: &Table, dump: &Dump) -> Result<Table> {
     for (index, p) in dump.partitions.iter().enumerate() {
         let request = request(&table, dump, p)
             .map_err(|e| e.context(format!("partition {} of the dump", index + 1)))?;
-        table = add(&table, &request)
+        table = insert(&table, &request)
             .map_err(|e| e.context(format!("partition {} of the dump", index + 1)))?
             .0;
     }
