@@ -36,6 +36,7 @@ pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, 
             finished: BTreeMap::new(),
             turn: 0,
             placing: false,
+            sleepers: 0,
             stopped: false,
             failure: None,
         }),
@@ -102,6 +103,8 @@ struct Line<B, R> {
     finished: BTreeMap<u64, (Result<R>, B)>,
     turn: u64,
     placing: bool,
+    /// Workers that wait for a buffer and were not woken yet.
+    sleepers: usize,
     stopped: bool,
     failure: Option<disksmith_disk::Error>,
 }
@@ -117,6 +120,7 @@ impl<B, R> Shared<B, R> {
             if let Some(buffer) = line.buffers.pop() {
                 return Some(buffer);
             }
+            line.sleepers += 1;
             line = self.buffers_freed.wait(line).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -128,7 +132,9 @@ impl<B, R> Shared<B, R> {
     /// In the end all buffers come back, so that nobody sleeps for ever.
     fn put(&self, line: &mut Line<B, R>, buffer: B) {
         line.buffers.push(buffer);
-        if line.buffers.len() >= self.enough || line.stopped {
+        let awake = line.sleepers == 0;
+        if !awake && (line.buffers.len() >= self.enough || line.stopped) {
+            line.sleepers = 0;
             self.buffers_freed.notify_all();
         }
     }
