@@ -237,3 +237,78 @@ fn a_huge_empty_image_costs_nothing() {
     image.close().unwrap();
     assert!(begin.elapsed().as_secs() < 5);
 }
+
+#[test]
+fn a_long_life() {
+    use disksmith_formats::{Repair, ResizeRequest, Snapshot};
+    let scratch = Scratch::new();
+    for (number, text) in [
+        "cluster_size=4k",
+        "cluster_size=512,refcount_bits=8",
+        "cluster_size=16k,extended_l2=on",
+        "cluster_size=64k,compat=0.10",
+        "cluster_size=4k,lazy_refcounts=on,compression_type=zstd",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = Arc::new(MemoryDisk::new(0));
+        let storage: Arc<dyn Disk> = file.clone();
+        (driver("qcow2").unwrap().create.unwrap())(&storage, &request(1 << 20, text)).unwrap();
+        let mut image = open(Arc::clone(&storage), OpenMode::Write);
+        let mut model = MemoryDisk::new(1 << 20);
+        let mut snapshots: Vec<(String, MemoryDisk)> = Vec::new();
+        let mut random = common::Random::new(number as u64 + 99);
+        for step in 0..60 {
+            random_operations(&*image, &model, random.next(), 8, 100_000);
+            match random.below(8) {
+                0..2 if snapshots.len() < 5 => {
+                    let name = format!("s{step}");
+                    let snapshot = Snapshot { name: name.clone(), ..Default::default() };
+                    image.create_snapshot(snapshot).unwrap();
+                    snapshots.push((name, model.clone()));
+                }
+                2 if !snapshots.is_empty() => {
+                    let at = random.below(snapshots.len() as u64) as usize;
+                    image.delete_snapshot(&snapshots.remove(at).0).unwrap();
+                }
+                3 if !snapshots.is_empty() => {
+                    let at = random.below(snapshots.len() as u64) as usize;
+                    image.apply_snapshot(&snapshots[at].0).unwrap();
+                    model = snapshots[at].1.clone();
+                }
+                4 if !text.contains("0.10") => {
+                    let size = (256 + random.below(6000)) * 512;
+                    let request = ResizeRequest { size, preallocation: Default::default() };
+                    image.resize(request).unwrap();
+                    model.set_size(size).unwrap();
+                }
+                5 => {
+                    image.close().unwrap();
+                    image = open(Arc::clone(&storage), OpenMode::Write);
+                }
+                6 if random.below(8) == 0 => {
+                    image.make_empty().unwrap();
+                    let size = model.size();
+                    model = MemoryDisk::new(size);
+                }
+                _ => {}
+            }
+            assert_eq!(image.size(), model.size());
+            for (name, model) in &snapshots {
+                let view = image.open_snapshot(name).unwrap();
+                let mut content = vec![0; view.size() as usize];
+                view.read_at(&mut content, 0).unwrap();
+                assert!(content == model.to_bytes(), "{text} step {step} snapshot {name}");
+            }
+        }
+        image.close().unwrap();
+        let mut lines = Vec::new();
+        let checked = open(Arc::clone(&storage), OpenMode::Check);
+        checked.check(Repair::None, &mut |finding| lines.push(finding.text)).unwrap();
+        assert!(lines.is_empty(), "{text}: {lines:?}");
+        let path = scratch.path("image");
+        std::fs::write(&path, file.to_bytes()).unwrap();
+        qemu_img(&["check", "-q", path.to_str().unwrap()]);
+    }
+}

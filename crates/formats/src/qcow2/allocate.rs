@@ -1,14 +1,31 @@
 //! Finding room for clusters, and keeping guest data away from tables.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use disksmith_disk::{Error, Kind, Result};
 
-use super::layout::{L1Entry, L2Entry};
+use super::layout::{L1Entry, L2Entry, Shape};
 use super::meta::Meta;
 
 /// Host offsets have this many bits.
 const OFFSET_BITS: u32 = 56;
+
+/// The tables of which there are many.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum TableKind {
+    L2,
+    RefcountBlock,
+}
+
+/// The clusters that a range touches, however absurd it is.
+fn clusters_of(shape: &Shape, offset: u64, length: u64) -> Range<u64> {
+    let first = shape.cluster(offset);
+    match length.checked_sub(1) {
+        None => first..first,
+        Some(last) => first..shape.cluster(offset.saturating_add(last)) + 1,
+    }
+}
 
 impl Meta {
     /// Takes up to `most` clusters that lie together: number of the first, how many.
@@ -144,9 +161,41 @@ impl Meta {
         }
     }
 
+    /// Refuses to write an L2 table or refcount block that lies where another table does: the
+    /// image is damaged, and the write would damage it further.
+    pub(super) fn check_table_place(&mut self, offset: u64, kind: TableKind) -> Result<()> {
+        let cluster = self.shape.cluster(offset);
+        if self.verified.contains(&(cluster, kind)) {
+            return Ok(());
+        }
+        let shape = self.shape;
+        let holds = |offset, length| clusters_of(&shape, offset, length).contains(&cluster);
+        let fixed = self.tables().into_iter().find(|(offset, length, _)| holds(*offset, *length));
+        let hit = match fixed {
+            Some((_, _, name)) => Some(name),
+            None if self.inactive_l1().any(|(offset, length)| holds(offset, length)) => {
+                Some("inactive L1 table")
+            }
+            None if kind == TableKind::L2 => {
+                self.table.iter().any(|entry| entry & !0x1ff == offset).then_some("refcount block")
+            }
+            None => {
+                let same = |entry: &u64| L1Entry(*entry).offset() == offset;
+                self.l1.iter().any(same).then_some("active L2 table")
+            }
+        };
+        if let Some(name) = hit {
+            let text = format!("Preventing invalid write on metadata (overlaps with {name})");
+            return Err(self.damaged(&text));
+        }
+        self.verified.insert((cluster, kind));
+        Ok(())
+    }
+
     /// Builds the guard anew when it is next needed: after tables were moved.
     pub(super) fn forget_guard(&mut self) {
         self.guarded = None;
+        self.verified.clear();
     }
 
     fn tables(&self) -> [(u64, u64, &'static str); 4] {
@@ -169,9 +218,7 @@ impl Meta {
     fn find_tables(&self) -> HashSet<u64> {
         let mut found = HashSet::new();
         let mut add = |offset: u64, length: u64| {
-            if length > 0 {
-                found.extend(self.shape.cluster(offset)..=self.shape.cluster(offset + length - 1));
-            }
+            found.extend(clusters_of(&self.shape, offset, length));
         };
         for (offset, length, _) in self.tables() {
             add(offset, length);
@@ -196,10 +243,7 @@ impl Meta {
 
     fn name_of_table(&self, cluster: u64) -> &'static str {
         let shape = self.shape;
-        let holds = |offset: u64, length: u64| {
-            length > 0
-                && (shape.cluster(offset)..=shape.cluster(offset + length - 1)).contains(&cluster)
-        };
+        let holds = |offset, length| clusters_of(&shape, offset, length).contains(&cluster);
         if let Some((_, _, name)) = self.tables().into_iter().find(|(o, l, _)| holds(*o, *l)) {
             return name;
         }

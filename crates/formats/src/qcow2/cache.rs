@@ -92,12 +92,6 @@ impl SliceCache {
         }
     }
 
-    /// Drops everything, written or not.
-    pub(super) fn clear(&mut self) {
-        self.slices.clear();
-        self.dirty.clear();
-    }
-
     /// Whether anything waits to be written.
     pub(super) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()

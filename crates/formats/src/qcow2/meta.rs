@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Disk, Error, Kind, Result};
 
+use super::allocate::TableKind;
 use super::cache::SliceCache;
 use super::layout::{self, Extensions, Header, L1Entry, L2Entry, Shape, SnapshotEntry, put};
 use super::open::Opened;
@@ -57,6 +58,8 @@ pub(super) struct Meta {
     pub(super) quarantine: Quarantine,
     /// Clusters of tables that guest data must never be written to, by number.
     pub(super) guarded: Option<HashSet<u64>>,
+    /// Tables that were found to lie where no other table does.
+    pub(super) verified: HashSet<(u64, TableKind)>,
     /// Guest clusters (first, behind the last) that are being allocated.
     pub(super) in_flight: Vec<(u64, u64)>,
     /// Damage was met: nothing is written any more.
@@ -87,6 +90,7 @@ impl Meta {
             packed_end: None,
             quarantine: Quarantine::default(),
             guarded: None,
+            verified: HashSet::new(),
             in_flight: Vec::new(),
             stopped: false,
         }
@@ -151,6 +155,7 @@ impl Meta {
         // Refuses an unaligned table.
         self.entry_place(guest)?;
         if entry.copied() && entry.offset() != 0 {
+            self.check_table_place(entry.offset(), TableKind::L2)?;
             return Ok(entry.offset() + within);
         }
         let table = self.new_l2(entry.offset())?;
@@ -184,6 +189,7 @@ impl Meta {
     /// Writes everything that waits, in order, and makes it durable; then frees what was
     /// unmapped. The caller has seen to it that an external data file is durable.
     pub(super) fn write_back(&mut self) -> Result<()> {
+        self.check_writable()?;
         self.write_refcounts()?;
         let unlinked = std::mem::take(&mut self.unlinked);
         let result = self.write_mappings(&unlinked);

@@ -84,8 +84,6 @@ pub(super) enum OpenError {
     BackingName,
     #[error("Missing CRYPTO header for crypt method 2")]
     NoCryptoHeader,
-    #[error("Bitmaps feature bit set without a bitmaps extension")]
-    NoBitmapsExtension,
     #[error("Too much extra metadata in snapshot table entry {0}")]
     SnapshotExtra(usize),
     #[error("Snapshot table is too big")]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use disksmith_codec::{Algorithm, Decompressor};
-use disksmith_disk::{Context, Disk, Result};
+use disksmith_disk::{Context, Result};
 
 use super::Qcow2;
 use super::layout::{L2Entry, Shape};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Disk, Error, Kind, Result};
 
+use super::allocate::TableKind;
 use super::layout::put;
 use super::meta::Meta;
 use super::open::REFCOUNT_TABLE_MOST;
@@ -67,6 +68,7 @@ impl Meta {
                 format!("cluster {cluster} has no refcount block"),
             ));
         };
+        self.check_table_place(block, TableKind::RefcountBlock)?;
         let order = self.shape.refcount_order;
         let index = cluster & (self.shape.block_entries() - 1);
         let (byte, shift) = position(index, order);
@@ -131,6 +133,8 @@ impl Meta {
         self.hint = self.hint.min(cluster);
         self.l2.forget(offset, size);
         self.unlinked.remove(&offset);
+        self.verified.remove(&(cluster, TableKind::L2));
+        self.verified.remove(&(cluster, TableKind::RefcountBlock));
         if let Some(guarded) = &mut self.guarded {
             guarded.remove(&cluster);
         }
@@ -148,12 +152,14 @@ impl Meta {
 
     /// Frees clusters whose unmapping is durable.
     pub(super) fn release_ripe(&mut self) -> Result<()> {
+        let mut result = Ok(());
         while let Some(batch) = self.quarantine.take_ripe() {
             for (first, count) in batch {
-                self.release(first, count)?;
+                // One wrong count must not keep the others from being given back.
+                result = result.and(self.release(first, count));
             }
         }
-        Ok(())
+        result
     }
 
     /// One reference to `count` clusters from host `offset` on is gone in memory. They are free

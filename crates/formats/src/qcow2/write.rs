@@ -390,7 +390,12 @@ impl Meta {
         if old.is_compressed() {
             let place = old.compressed_range(&self.shape);
             self.free_bytes(place.offset, place.length);
-        } else if !self.has_data_file() && old.offset() != 0 && old.offset() != new.offset() {
+        } else if !self.has_data_file()
+            && old.offset() != 0
+            && old.offset() != new.offset()
+            // Nobody can tell which cluster a misaligned offset means.
+            && self.shape.aligned(old.offset())
+        {
             self.free_clusters(old.offset(), 1);
         }
     }

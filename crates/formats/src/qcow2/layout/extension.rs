@@ -69,6 +69,7 @@ pub struct Extensions {
 
 /// Why extensions are refused, in qemu-img's words.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum ExtensionError {
     #[error("Header extension too large")]
     TooLarge,

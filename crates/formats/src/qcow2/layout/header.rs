@@ -81,6 +81,7 @@ pub struct Header {
 
 /// Why a header is refused, in qemu-img's words.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum HeaderError {
     #[error("Could not read qcow2 header")]
     Short,
