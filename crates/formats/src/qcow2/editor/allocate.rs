@@ -61,8 +61,14 @@ impl Editor<'_> {
         let mut start = self.first_free;
         let mut cluster = start;
         let mut nothing_free = true;
+        let end = self.roots.shape.clusters(self.storage.size());
         while cluster < start + clusters {
             let used = self.refcount(cluster)? != 0;
+            // Counts beyond the end of the file make no sense; a damaged table that points at
+            // one block again and again has billions of them.
+            if used && cluster > end {
+                return Err(Error::new(Kind::Corrupt, "clusters beyond the end of the image are in use"));
+            }
             cluster += 1;
             if used {
                 start = cluster;

@@ -77,7 +77,7 @@ impl Editor<'_> {
         let offset = usize::try_from(index).ok().and_then(|i| self.table.get(i).copied());
         let Some(offset) = offset.filter(|offset| *offset != 0) else { return Ok(None) };
         let shape = self.roots.shape;
-        if !shape.aligned(offset) {
+        if !shape.aligned(offset) || offset >= self.storage.size() {
             return Err(Error::new(Kind::Corrupt, "Input/output error"));
         }
         if !self.blocks.contains_key(&index) {

@@ -63,6 +63,10 @@ impl Editor<'_> {
             let text = format!("L2 table offset {offset:#x} unaligned");
             return Err(Error::new(Kind::Corrupt, text));
         }
+        if offset >= self.storage.size() {
+            let text = format!("L2 table offset {offset:#x} is beyond the end of the image");
+            return Err(Error::new(Kind::Corrupt, text));
+        }
         let mut table = vec![0; self.roots.shape.cluster_size() as usize];
         read_padded(self.storage, &mut table, offset)?;
         Ok(table)
