@@ -56,6 +56,10 @@ fn from_blank_to_converted() {
         std::fs::write(&file, &dump).unwrap();
         done(&["partition", image, "restore", file.to_str().unwrap()]);
         assert_eq!(done(&on(&["dump"])), dump);
+        let json: serde_json::Value =
+            serde_json::from_str(&done(&on(&["dump", "--json"]))).unwrap();
+        assert_eq!(json["partitiontable"]["label"], "gpt");
+        assert!(done(&on(&["verify", "--json"])).contains("\"oddities\": ["));
         assert_eq!(done(&on(&["verify"])), "No problems found.\n");
         done(&on(&["remove", "swap"]));
         done(&on(&["minimise"]));

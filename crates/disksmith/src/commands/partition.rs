@@ -37,8 +37,12 @@ pub(crate) struct PartitionVerb {
     /// Show cylinders, heads and 1 KiB blocks, as fdisk did when disks had them
     #[arg(long)]
     pub cylinders: bool,
-    #[command(flatten)]
-    pub form: Form,
+    /// human or json
+    #[arg(long, value_name = "FORM", global = true)]
+    pub output: Option<String>,
+    /// The same as --output json
+    #[arg(long, global = true)]
+    pub json: bool,
     /// Show what would be done, and do nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
@@ -112,12 +116,8 @@ pub(crate) enum Action {
         /// gpt or mbr
         label: String,
     },
-    /// Print the table as a script of sfdisk, or as its JSON
-    Dump {
-        /// The JSON form
-        #[arg(long = "json", id = "dump_json")]
-        json: bool,
-    },
+    /// Print the table as a script of sfdisk, or with --json as its JSON
+    Dump,
     /// Write a table from a dump in either form
     Restore {
         /// The dump; standard input when not given
@@ -192,7 +192,7 @@ impl Verb for PartitionVerb {
     const ABOUT: &'static str = "Print, make, edit, check and repair partition tables";
 
     fn run(self, face: &Face) -> Outcome {
-        let json = self.form.is_json()?;
+        let json = Form { output: self.output.clone(), json: self.json }.is_json()?;
         let writes = self.action.as_ref().is_some_and(Action::writes) && !self.dry_run;
         let mode = if writes { OpenMode::Write } else { OpenMode::Read };
         let spec = self.source.spec(&self.image)?;
@@ -207,7 +207,7 @@ impl Verb for PartitionVerb {
             None if json => face.print(&pretty(&self.as_json(&disk, &table)?)),
             None => self.print(face, &disk, &table)?,
             Some(Action::Verify) => return Ok(self.verify(face, &table, json)),
-            Some(Action::Dump { json: as_json }) => face.print(&match json || *as_json {
+            Some(Action::Dump) => face.print(&match json {
                 true => pretty(&dump_json(&table, &self.image)),
                 false => dump_script(&table, &self.image),
             }),
@@ -222,7 +222,7 @@ impl Verb for PartitionVerb {
 
 impl Action {
     fn writes(&self) -> bool {
-        !matches!(self, Self::Verify | Self::Dump { .. })
+        !matches!(self, Self::Verify | Self::Dump)
     }
 }
 
@@ -333,7 +333,7 @@ impl PartitionVerb {
             Action::Convert { label } => convert(table, sort(label)?)?,
             Action::Restore { file } => restore(table, &parse_dump(&read_dump(file.as_deref())?)?)?,
             Action::Minimise => minimise(table)?,
-            Action::Verify | Action::Dump { .. } => table.clone(),
+            Action::Verify | Action::Dump => table.clone(),
         };
         Ok(Plan::new(disk, table, &new)?)
     }

@@ -32,12 +32,13 @@ fn parse_line(dump: &mut Dump, line: &str) -> Result<()> {
         dump.partitions.push(partition(line, None)?);
         return Ok(());
     };
-    let value = line.get(name.len() + 1..).unwrap_or("").trim();
-    let name = name.trim();
-    if header(dump, name, value)? {
+    let behind = |name: &str| line.get(name.len() + 1..).unwrap_or("").trim();
+    if header(dump, name.trim(), behind(name))? {
         return Ok(());
     }
-    dump.partitions.push(partition(value, trailing_number(name))?);
+    // The name of a device may have colons of its own.
+    let (name, _) = before_field.rsplit_once(':').unwrap_or((name, ""));
+    dump.partitions.push(partition(behind(name), trailing_number(name.trim()))?);
     Ok(())
 }
 
@@ -178,12 +179,12 @@ mod tests {
         let dump = parse_dump(
             "# comment\nlabel: gpt\nlabel-id: X\nfirst-lba: 34\ngrain: 1MiB\n\n\
              disk.raw5 : start=  2048, size= 100, type=L, name=\"a, \\x22b\\xc3\\xa9: c=d\", attrs=\"GUID:60,63\", bootable\n\
-             ,1G,S,*\n  63 ; ; 83\nsize=+\n",
+             ,1G,S,*\n  63 ; ; 83\nsize=+\ndevice: a:b\nusb:0-part7 : size=1\n",
         )
         .unwrap();
         assert_eq!(dump.label.as_deref(), Some("gpt"));
         assert_eq!((dump.first_lba, dump.grain), (Some(34), Some(1 << 20)));
-        let [a, b, c, d] = &dump.partitions[..] else { panic!("{dump:?}") };
+        let [a, b, c, d, e] = &dump.partitions[..] else { panic!("{dump:?}") };
         assert_eq!((a.number, a.start), (Some(5), Some(Amount::Sectors(2048))));
         assert_eq!((a.name.as_str(), a.attributes.as_str()), ("a, \"bé: c=d", "GUID:60,63"));
         assert!(a.bootable && b.bootable);
@@ -193,6 +194,7 @@ mod tests {
             (Some(Amount::Sectors(63)), None, Some("83"))
         );
         assert_eq!(d, &DumpPartition::default());
+        assert_eq!((e.number, e.size), (Some(7), Some(Amount::Sectors(1))));
         for bad in
             ["start=x", "name=\"a", "unit: cylinders", "1,2,3,4,5", "bogus=1", "first-lba: x"]
         {
