@@ -11,6 +11,15 @@ pub mod ext;
 mod interface;
 pub mod source;
 
+use std::sync::Arc;
+
+use disksmith_disk::{Disk, Result};
+
+/// Opens the filesystem on `disk`, whichever it is.
+pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Arc<dyn Filesystem>> {
+    Ok(Arc::new(ext::Ext::open(disk, read_only)?))
+}
+
 pub use interface::{
     Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem, NewFile, Rename, Seek,
     Statistics, Time, errno, errors, resolve,

@@ -44,6 +44,8 @@ fn the_kernels_tree_is_read_alike() {
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let ours = walk_ours(&filesystem);
         assert_same(&ours, &theirs, name, |_| {});
+        drop(filesystem);
+        assert_clean(&image, name);
         std::fs::remove_file(&image).unwrap();
     }
 }

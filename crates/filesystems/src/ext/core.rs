@@ -10,6 +10,7 @@ use disksmith_disk::{Context as _, Disk, Error, Kind, Result};
 
 use super::cache::{Block, Cache, Slot, State};
 use super::checksum::{crc16, crc32c};
+use super::features::Incompat;
 use super::journal::{Journal, Overlay};
 use super::layout::group::INODE_UNINIT;
 use super::layout::superblock::SUPERBLOCK_SIZE;
@@ -95,7 +96,7 @@ pub(crate) struct Core {
 impl Core {
     /// Reads superblock and descriptors through `overlay`.
     pub(crate) fn load(disk: Arc<dyn Disk>, overlay: Overlay, read_only: bool) -> Result<Self> {
-        let sb = read_superblock(&*disk, &overlay)?;
+        let sb = read_superblock(&*disk, &overlay, false)?;
         let shape = Shape::new(&sb, disk.size())?;
         Self::with_superblock(disk, overlay, read_only, sb, shape)
     }
@@ -600,8 +601,13 @@ pub(crate) fn group_checksum(
     crc16(sum, tail.unwrap_or(&[]))
 }
 
-/// The primary superblock, through the overlay.
-pub(crate) fn read_superblock(disk: &dyn Disk, overlay: &Overlay) -> Result<Superblock> {
+/// The primary superblock, through the overlay. Unless `strict`, a wrong checksum is let pass when
+/// the journal may hold the right content.
+pub(crate) fn read_superblock(
+    disk: &dyn Disk,
+    overlay: &Overlay,
+    strict: bool,
+) -> Result<Superblock> {
     let mut sb = Superblock::empty();
     if disk.size() < 2048 {
         return Err(Error::new(Kind::NotFound, "There is no ext filesystem (disk too small)"));
@@ -615,15 +621,29 @@ pub(crate) fn read_superblock(disk: &dyn Disk, overlay: &Overlay) -> Result<Supe
             sb.raw.copy_from_slice(raw);
         }
     }
-    if sb.s_rev_level() > 0
-        && sb.has_ro(super::features::RoCompat::METADATA_CSUM)
-        && sb.s_magic() == super::layout::superblock::MAGIC
-        && sb.s_checksum() != crc32c(!0, &sb.raw[..SUPERBLOCK_SIZE - 4])
-    {
-        return Err(corrupt("the superblock has a wrong checksum")
-            .with_hint("a backup may be whole: check it with 'disksmith fsck'"));
+    if superblock_is_right(&sb) {
+        return Ok(sb);
     }
-    Ok(sb)
+    // The superblock covers two sectors: a cut may have left one of them old. Either only the flag
+    // changed that says whether the journal holds anything, or the journal holds the whole.
+    let mut flipped = sb.clone();
+    flipped.set_incompat(Incompat::RECOVER, !sb.has_incompat(Incompat::RECOVER));
+    if superblock_is_right(&flipped) {
+        sb.set_incompat(Incompat::RECOVER, true);
+        return Ok(sb);
+    }
+    if overlay.is_empty() && sb.has_incompat(Incompat::RECOVER) && !strict {
+        return Ok(sb);
+    }
+    Err(corrupt("the superblock has a wrong checksum")
+        .with_hint("a backup may be whole: 'disksmith fsck' looks for one"))
+}
+
+fn superblock_is_right(sb: &Superblock) -> bool {
+    sb.s_rev_level() == 0
+        || !sb.has_ro(super::features::RoCompat::METADATA_CSUM)
+        || sb.s_magic() != super::layout::superblock::MAGIC
+        || sb.s_checksum() == crc32c(!0, &sb.raw[..SUPERBLOCK_SIZE - 4])
 }
 
 /// An error of kind corrupt.

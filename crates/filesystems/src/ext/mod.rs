@@ -13,6 +13,7 @@
 mod allocate;
 mod bitmap;
 mod cache;
+mod check;
 mod checksum;
 mod content;
 mod core;
@@ -34,6 +35,7 @@ mod orphan;
 mod shape;
 mod xattr;
 
+pub use check::{CheckReport, check};
 pub use features::{Compat, FEATURES, Feature, FeatureSet, Incompat, RoCompat};
 pub use filesystem::Ext;
 pub use mkfs::{

@@ -23,6 +23,7 @@ impl Core {
         }
         let Some(replay) = core.read_journal()?.map(|(replay, _)| replay) else { return Ok(core) };
         if replay.overlay.is_empty() {
+            read_superblock(&*disk, &Overlay::default(), true)?;
             return Ok(core);
         }
         Self::load(disk, replay.overlay, true)
@@ -30,7 +31,7 @@ impl Core {
 
     /// Opens for changes: the journal is replayed onto the disk first, orphans are dealt with.
     pub(crate) fn open_writable(disk: Arc<dyn Disk>) -> Result<Self> {
-        let sb = read_superblock(&*disk, &Overlay::default())?;
+        let sb = read_superblock(&*disk, &Overlay::default(), false)?;
         let shape = Shape::new(&sb, disk.size())?;
         shape.features.check_writable()?;
         if disk.read_only() {
@@ -129,9 +130,6 @@ impl Core {
             let state = self.sb.s_state();
             self.sb.set_s_state(if used { state & !STATE_VALID } else { state | STATE_VALID });
         }
-        let now = self.now().seconds;
-        self.sb.set_s_wtime((now & 0xffff_ffff) as u32);
-        self.sb.set_s_wtime_hi((now >> 32 & 0xff) as u8);
         write_superblock(&*self.disk, &mut self.sb)?;
         let (number, at) = (1024 >> self.shape.block_bits, 1024 % self.shape.block_size);
         let raw = self.sb.raw;
@@ -148,6 +146,12 @@ impl Core {
     pub(crate) fn shut_down(&mut self) -> Result<()> {
         if self.read_only {
             return Ok(());
+        }
+        if !self.transaction.is_empty() {
+            let now = self.now().seconds;
+            let sb = self.super_mut();
+            sb.set_s_wtime((now & 0xffff_ffff) as u32);
+            sb.set_s_wtime_hi((now >> 32 & 0xff) as u8);
         }
         self.commit()?;
         self.checkpoint()?;
@@ -194,7 +198,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>) -> Result<bool> {
         journal.set_log(0, replay.next_sequence);
         disk.write_at(&journal.raw, Journal::place(&runs, 0)? * size as u64)?;
     }
-    let mut sb = read_superblock(&**disk, &Overlay::default())?;
+    let mut sb = read_superblock(&**disk, &Overlay::default(), true)?;
     sb.set_incompat(Incompat::RECOVER, false);
     write_superblock(&**disk, &mut sb)?;
     disk.flush()?;

@@ -1,10 +1,17 @@
-//! Where the content of a new filesystem comes from: a host folder or a tar stream.
+//! Where files come from - a host folder, a tar stream, another filesystem - and ways to put them
+//! elsewhere.
 
 mod directory;
+mod insert;
 mod tar;
+mod tar_writer;
+mod tree;
 
 pub use directory::DirectorySource;
+pub use insert::{Keep, insert};
 pub use tar::TarSource;
+pub use tar_writer::write_tar;
+pub use tree::TreeSource;
 
 use disksmith_disk::Result;
 

@@ -91,7 +91,7 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `e2fsck -fn` finds nothing.
+/// `e2fsck -fn` finds nothing, and neither do we.
 pub fn assert_clean(image: &Path, what: &str) {
     let output = try_run("e2fsck", &["-fn", text(image)]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -99,6 +99,8 @@ pub fn assert_clean(image: &Path, what: &str) {
     // Trees that could be smaller are no error; the kernel leaves them behind too.
     let complaint = |line: &str| line.contains("? no") && !line.contains("extent tree (at level");
     assert!(!said.lines().any(complaint), "{what}: e2fsck: {said}");
+    let report = disksmith_filesystems::ext::check(FileDisk::open(image)).unwrap();
+    assert!(report.findings.is_empty(), "{what}: our check: {:#?}", report.findings);
 }
 
 /// A kernel mount, undone on drop.
