@@ -5,6 +5,12 @@ use super::window::{Window, zeroed};
 /// What a comparison without a branch can tell of a match's length.
 pub(crate) const QUICK_LENGTH: usize = 7;
 
+/// Heads for matches of three bytes.
+const SHORT_HEADS: usize = 2048;
+
+/// Largest distance of a match of three bytes: farther ones save next to nothing. A power of two.
+const SHORT_REACH: u32 = 256;
+
 /// Fewest heads in use.
 const HEADS_MIN: usize = 256;
 
@@ -66,13 +72,15 @@ pub(crate) struct Matchfinder<const REACH: usize, const HEADS: usize, const STEP
     heads: Box<[u16; HEADS]>,
     /// The one before each position with the same hash, by the position modulo the reach.
     previous: Box<[u16; REACH]>,
+    /// The most recent position where three bytes were seen, for each hash of them.
+    short_heads: Box<[u16; SHORT_HEADS]>,
     /// One less than the heads in use, a power of two.
     mask: usize,
 }
 
 impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Matchfinder<REACH, HEADS, STEPS> {
     pub(crate) fn new() -> Self {
-        Self { heads: zeroed(), previous: zeroed(), mask: HEADS - 1 }
+        Self { heads: zeroed(), previous: zeroed(), short_heads: zeroed(), mask: HEADS - 1 }
     }
 
     /// Forgets all positions, and prepares for so many bytes of input. A small cluster takes
@@ -82,12 +90,15 @@ impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Matchfinder<REA
         let in_use = wanted.next_power_of_two().min(HEADS);
         self.mask = in_use - 1;
         self.heads[..in_use].fill(0);
+        self.short_heads.fill(0);
         self.previous[..input_length.min(REACH)].fill(0);
     }
 
     /// Follows a window whose bytes moved `by` places to the front, a multiple of the reach.
     pub(crate) fn shift(&mut self, by: u16) {
-        for position in self.heads.iter_mut().chain(self.previous.iter_mut()) {
+        for position in
+            self.heads.iter_mut().chain(self.previous.iter_mut()).chain(self.short_heads.iter_mut())
+        {
             *position = position.saturating_sub(by);
         }
     }
@@ -106,6 +117,22 @@ impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Matchfinder<REA
         let before = std::mem::replace(&mut self.heads[slot], place.position);
         self.previous[usize::from(place.position) & (REACH - 1)] = before;
         before
+    }
+
+    /// Remembers a place by its first three bytes, and returns the position before of the same
+    /// hash.
+    #[inline(always)]
+    pub(crate) fn enter_short(&mut self, place: Place) -> u16 {
+        let hash = ((place.next as u32) << 8).wrapping_mul(0x9E37_79B1);
+        let slot = (hash >> (32 - SHORT_HEADS.trailing_zeros())) as usize;
+        std::mem::replace(&mut self.short_heads[slot & (SHORT_HEADS - 1)], place.position)
+    }
+
+    /// Whether three bytes at `candidate`, which is near enough for that, are the same.
+    #[inline(always)]
+    pub(crate) fn is_short(window: &Window, place: Place, candidate: u16) -> bool {
+        let too_far = u32::from(place.distance_less_one(candidate)) / SHORT_REACH;
+        (window.load4(candidate) ^ place.next as u32) << 8 | too_far == 0
     }
 
     /// Remembers all positions from `from` up to `to`.

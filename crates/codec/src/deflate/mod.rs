@@ -20,7 +20,8 @@ use matchfinder::Matchfinder;
 use parse::{Parse, Sequence};
 use window::{WINDOW_SIZE, Window};
 
-/// Makes streams of the size that zlib makes at its level 6.
+/// Makes streams of 1.010 to 1.015 the size that zlib makes at its level 6, at 4.3 times its
+/// speed (64 KiB clusters of tars of a Debian system's files).
 pub(crate) const DEFAULT_LEVEL: u8 = 5;
 
 const NEAR: usize = 4 << 10;
@@ -77,7 +78,7 @@ fn parser<const REACH: usize, const HEADS: usize>(level: u8) -> Box<dyn Parse> {
     match level {
         ..=1 => Box::new(Matchfinder::<REACH, HEADS, 1>::new()),
         2..=3 => Box::new(Matchfinder::<REACH, HEADS, 2>::new()),
-        4..=6 => Box::new(Matchfinder::<REACH, HEADS, 4>::new()),
+        4..=6 => Box::new(Matchfinder::<REACH, HEADS, 3>::new()),
         7..=8 => Box::new(Matchfinder::<REACH, HEADS, 8>::new()),
         9.. => Box::new(Matchfinder::<REACH, HEADS, 16>::new()),
     }

@@ -1,13 +1,14 @@
 //! Turns bytes into literals and matches.
 //!
 //! Lazy parsing of one step: a short match gives way to a longer one that begins a byte later.
+//! Where no four bytes match, three that do nearby are taken.
 
 use super::counts::Counts;
 use super::matchfinder::{Found, Matchfinder, Place, QUICK_LENGTH};
-use super::tables::{MATCH_MAX, distance_code};
+use super::tables::{MATCH_MAX, MATCH_MIN, distance_code};
 use super::window::Window;
 
-/// Shortest match that is looked for.
+/// Shortest match by the chains.
 const LENGTH_MIN: usize = 4;
 
 /// After so many literals in a row positions are skipped: one for each so many literals. It
@@ -80,7 +81,16 @@ impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Parse
         while at < stop {
             let here = Place::new(window, at as u16);
             let nearest = self.enter(here);
+            let short = self.enter_short(here);
             if !Self::promises(window, here, nearest) {
+                if Self::is_short(window, here, short) && at + MATCH_MIN <= window.end() {
+                    let distance = here.position.wrapping_sub(short);
+                    push(at - literals_start, MATCH_MIN, distance, sequences, counts);
+                    self.enter_all(window, at + 1, at + MATCH_MIN);
+                    at += MATCH_MIN;
+                    literals_start = at;
+                    continue;
+                }
                 counts.add_literal(here.next as u8);
                 at += 1;
                 if at - literals_start >= PATIENCE {
@@ -97,14 +107,7 @@ impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Parse
                 break;
             }
             let distance = (at as u16).wrapping_sub(choice.found.position());
-            let distance_code = distance_code(distance);
-            sequences.push(Sequence {
-                literals: (at - literals_start) as u16,
-                length: length as u16,
-                distance,
-                distance_code: distance_code as u16,
-            });
-            counts.add_match(length, distance_code);
+            push(at - literals_start, length, distance, sequences, counts);
 
             let match_end = at + length;
             let mut enter_from = usize::from(here.position) + choice.entered;
@@ -120,6 +123,24 @@ impl<const REACH: usize, const HEADS: usize, const STEPS: usize> Parse
         }
         at.max(stop)
     }
+}
+
+#[inline(always)]
+fn push(
+    literals: usize,
+    length: usize,
+    distance: u16,
+    sequences: &mut Vec<Sequence>,
+    counts: &mut Counts,
+) {
+    let distance_code = distance_code(distance);
+    sequences.push(Sequence {
+        literals: literals as u16,
+        length: length as u16,
+        distance,
+        distance_code: distance_code as u16,
+    });
+    counts.add_match(length, distance_code);
 }
 
 /// What was decided at a position with a match.
