@@ -91,11 +91,14 @@ impl Checker<'_> {
                 self.overhanging(count - index as u64)?;
                 break;
             }
+            let extra = claimed.unwrap_or(entry.extra_data_size);
+            let bytes = FIXED + u64::from(extra) + (entry.id.len() + entry.name.len()) as u64;
+            // The padding of the last entry is not part of the table.
+            self.snapshots_bytes = at - offset + bytes;
             at += taken as u64;
             taken_at += taken;
             self.snapshots.push(*entry);
         }
-        self.snapshots_bytes = at - offset;
         Ok(corruptions)
     }
 
