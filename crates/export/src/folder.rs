@@ -170,6 +170,11 @@ impl Filesystem for DiskFolder {
         let _ = config.set_max_background(64);
         let _ =
             config.add_capabilities(InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS);
+        // Where no two files show the same bytes, the kernel may gather writes as it does for a
+        // disk of its own.
+        if self.files.len() == 1 {
+            let _ = config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE);
+        }
         Ok(())
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Mkfs {
     #[command(flatten)]
     pub access: Access,
     /// ext2, ext3 or ext4
-    #[arg(short, long = "type", value_name = "TYPE", default_value = "ext4")]
+    #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "ext4")]
     pub kind: String,
     /// Label, of at most 16 bytes
     #[arg(short = 'L', long)]

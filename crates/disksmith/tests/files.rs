@@ -1,0 +1,165 @@
+//! The file verbs, compared with what the kernel sees and GNU tar makes.
+
+mod support;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use disksmith_testkit::oracle::succeed;
+use support::{Scratch, assert_same, awkward, by_kernel, disksmith, ours, refused, walk};
+
+const SIZE: u64 = 200 << 20;
+
+fn ext4(scratch: &Scratch, name: &str) -> String {
+    let image = scratch.file(name, SIZE);
+    succeed("mkfs.ext4", &["-q", "-F", "-b", "4096", &image]);
+    image
+}
+
+fn clean(image: &str) {
+    succeed("e2fsck", &["-fn", image]);
+}
+
+#[test]
+fn archives_keep_everything_both_ways() {
+    let scratch = Scratch::new();
+    let tree = scratch.folder("tree");
+    awkward(&tree);
+    let expected = walk(Path::new(&tree));
+    let image = ext4(&scratch, "a.img");
+
+    ours(&["cp", "-a", &tree, &format!("{image}::/copy")]);
+    clean(&image);
+    let seen = by_kernel(&scratch, &image, |root| walk(&root.join("copy")));
+    assert_same(&expected, &seen);
+
+    ours(&["cp", "-a", &format!("{image}::/copy"), &scratch.text("out")]);
+    assert_same(&expected, &walk(&scratch.path("out")));
+
+    // Image to image, through a qcow2.
+    let other = scratch.text("b.qcow2");
+    ours(&["create", "-q", "-f", "qcow2", &other, "300M"]);
+    ours(&["mkfs", &other, "-t", "ext4", "-b", "4096", "-L", "second"]);
+    ours(&["cp", "-a", &format!("{image}::/copy"), &format!("{other}:second:/")]);
+    let raw = scratch.text("b.raw");
+    succeed("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", &other, &raw]);
+    clean(&raw);
+    assert_same(&expected, &by_kernel(&scratch, &raw, |root| walk(&root.join("copy"))));
+}
+
+#[test]
+fn tar_streams_agree_with_gnu_tar() {
+    let scratch = Scratch::new();
+    let tree = scratch.folder("tree");
+    awkward(&tree);
+    let expected = walk(Path::new(&tree));
+    let image = scratch.file("a.img", SIZE);
+    ours(&["mkfs", &image, "-b", "4096", "-d", &tree]);
+    clean(&image);
+
+    let tar = scratch.text("ours.tar");
+    ours(&["tar", "--export", &format!("{image}::/"), &tar]);
+    let out = scratch.folder("out");
+    let all = ["--xattrs", "--xattrs-include=*", "--acls", "--exclude=./lost+found"];
+    succeed("tar", &[&all[..], &["-xpf", &tar, "-C", &out]].concat());
+    assert_same(&expected, &walk(Path::new(&out)));
+
+    let tar = scratch.text("theirs.tar");
+    succeed(
+        "tar",
+        &[&all[..], &["--format=pax", "--sparse", "-cf", &tar, "-C", &tree, "."]].concat(),
+    );
+    ours(&["mkdir", &format!("{image}::/theirs")]);
+    ours(&["tar", "--import", &format!("{image}::/theirs"), &tar]);
+    clean(&image);
+    assert_same(&expected, &by_kernel(&scratch, &image, |root| walk(&root.join("theirs"))));
+}
+
+#[test]
+fn verbs_change_what_they_say() {
+    let scratch = Scratch::new();
+    let image = ext4(&scratch, "a.img");
+    let at = |path: &str| format!("{image}::{path}");
+    std::fs::write(scratch.path("file"), "content").unwrap();
+    ours(&["mkdir", "-p", &at("/a/b/c")]);
+    ours(&["cp", &scratch.text("file"), &at("/a/file")]);
+    ours(&["mv", &at("/a/file"), &at("/a/b")]);
+    ours(&["ln", &at("/a/b/file"), &at("/hard")]);
+    ours(&["ln", "-s", "/a/b/file", &at("/soft")]);
+    ours(&["chmod", "u=rwx,go=", &at("/hard")]);
+    ours(&["chown", "-R", "70000:8", &at("/a")]);
+    assert_eq!(ours(&["cat", &at("/soft")]), "content");
+    assert_eq!(ours(&["find", &at("/"), "--name", "f*"]), "/a/b/file\n");
+    assert_eq!(ours(&["ls", &at("/a/b")]), "c\nfile\n");
+    let stat = ours(&["stat", "--json", &at("/hard")]);
+    for fact in ["\"mode\": \"0700\"", "\"uid\": 70000", "\"links\": 2", "\"size\": 7"] {
+        assert!(stat.contains(fact), "{stat}");
+    }
+    clean(&image);
+    by_kernel(&scratch, &image, |root| {
+        assert_eq!(std::fs::read(root.join("a/b/file")).unwrap(), b"content");
+        assert_eq!(std::fs::read_link(root.join("soft")).unwrap(), Path::new("/a/b/file"));
+        let text = succeed("stat", &["-c", "%a %u:%g %h", root.join("hard").to_str().unwrap()]);
+        assert_eq!(text, "700 70000:8 2\n");
+    });
+    refused(&["rm", &at("/a")]);
+    refused(&["mkdir", &at("/a")]);
+    refused(&["cat", &at("/none")]);
+    refused(&["cp", "-a", &at("/a"), &at("/a/b")]);
+    ours(&["rm", "-r", &at("/a"), &at("/hard")]);
+    assert_eq!(ours(&["ls", &at("/")]), "lost+found\nsoft\n");
+    clean(&image);
+}
+
+#[test]
+fn df_tells_what_the_kernel_tells() {
+    let scratch = Scratch::new();
+    let image = ext4(&scratch, "a.img");
+    std::fs::write(scratch.path("file"), vec![1; 5 << 20]).unwrap();
+    ours(&["cp", &scratch.text("file"), &format!("{image}::/")]);
+    let numbers = |text: &str| {
+        let line = text.lines().last().unwrap();
+        line.split_whitespace()
+            .filter(|w| w.bytes().all(|b| b.is_ascii_digit()))
+            .map(str::to_string)
+            .collect::<Vec<_>>()
+    };
+    let df = numbers(&ours(&["df", &image]));
+    let inodes = numbers(&ours(&["df", "-i", &image]));
+    by_kernel(&scratch, &image, |root| {
+        let root = root.to_str().unwrap();
+        assert_eq!(df, numbers(&succeed("df", &["--output=size,used,avail", root])));
+        assert_eq!(inodes, numbers(&succeed("df", &["--output=itotal,iused,iavail", root])));
+    });
+}
+
+#[test]
+fn nothing_is_written_outside_of_the_target() {
+    let scratch = Scratch::new();
+    let image = ext4(&scratch, "a.img");
+    let at = |path: &str| format!("{image}::{path}");
+    std::fs::write(scratch.path("file"), "evil").unwrap();
+    let outside = scratch.folder("outside");
+    ours(&["mkdir", "-p", &at("/tree/way")]);
+    ours(&["cp", &scratch.text("file"), &at("/tree/way/file")]);
+    ours(&["cp", &scratch.text("file"), &at("/tree/leaf")]);
+    // Symlinks that lie in the target already, as a first archive could have left them.
+    let target = scratch.folder("target");
+    symlink(&outside, scratch.path("target/way")).unwrap();
+    symlink(scratch.path("outside/leaf"), scratch.path("target/leaf")).unwrap();
+    let output = disksmith(&["cp", "-r", &at("/tree/way"), &at("/tree/leaf"), &target]);
+    assert!(!output.status.success());
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(std::fs::read(scratch.path("target/leaf")).unwrap(), b"evil");
+
+    // A guest's symlinks lead nowhere but into the guest.
+    ours(&["ln", "-s", &scratch.text("file"), &at("/host")]);
+    ours(&["ln", "-s", "../../../../../../../../../../etc", &at("/up")]);
+    refused(&["cat", &at("/host")]);
+    refused(&["ls", &at("/up/")]);
+
+    // Control bytes do not reach the terminal.
+    ours(&["cp", &scratch.text("file"), &at("/x\u{1b}[31m\n")]);
+    assert!(!ours(&["ls", &at("/")]).contains('\u{1b}'));
+    assert!(ours(&["ls", &at("/")]).contains("x\\u{1b}[31m\\n\n"));
+}

@@ -1,0 +1,227 @@
+//! Mounts and attached disks, used by the kernel and judged by other tools.
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use disksmith_testkit::Rng;
+use disksmith_testkit::oracle::{qemu_check, run, succeed};
+use support::{Scratch, assert_same, awkward, by_kernel, ours, refused, walk};
+
+fn steps(quick: u64) -> u64 {
+    if std::env::var_os("DISKSMITH_LONG").is_some() { 100_000 } else { quick }
+}
+
+/// The process that serves a mount.
+fn server(place: &str) -> String {
+    let list = ours(&["attach", "--list", "--json"]);
+    let at = list.find(&format!("\"{place}\"")).expect("it is listed");
+    let process = list[at..].split("\"process\": ").nth(1).unwrap();
+    process.chars().take_while(char::is_ascii_digit).collect()
+}
+
+fn until(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn gone(process: &str) -> bool {
+    let state = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    state
+        .rsplit(')')
+        .next()
+        .is_none_or(|rest| rest.trim_start().starts_with('Z') || rest.is_empty())
+}
+
+/// A qcow2 with two partitions.
+fn disk(scratch: &Scratch) -> String {
+    let image = scratch.text("disk.qcow2");
+    succeed("qemu-img", &["create", "-q", "-f", "qcow2", &image, "100M"]);
+    ours(&["partition", &image, "init", "gpt"]);
+    ours(&["partition", &image, "add", "--size", "40M", "--name", "one"]);
+    ours(&["partition", &image, "add", "--name", "two"]);
+    image
+}
+
+#[test]
+fn the_kernel_uses_a_partition_of_an_attached_disk() {
+    let scratch = Scratch::new();
+    let (image, folder) = (disk(&scratch), scratch.folder("folder"));
+    ours(&["attach", &image, &folder]);
+    assert_eq!(fs::metadata(scratch.path("folder/p1")).unwrap().len(), 40 << 20);
+    let part = scratch.text("folder/p1");
+    succeed("mkfs.ext4", &["-q", "-F", &part]);
+    by_kernel(&scratch, &part, |root| fs::write(root.join("hello"), "from the kernel").unwrap());
+    let refusal = refused(&["attach", &image, &scratch.folder("second")]);
+    assert!(refusal.contains("lock") && refusal.contains("disksmith (process"), "{refusal}");
+    ours(&["detach", &folder]);
+    assert_eq!(qemu_check("qcow2", Path::new(&image)).0, 0);
+    assert_eq!(ours(&["cat", &format!("{image}:one:/hello")]), "from the kernel");
+    let raw = scratch.text("one.raw");
+    ours(&["convert", "-O", "raw", &format!("{image}:1"), &raw]);
+    succeed("e2fsck", &["-fn", &raw]);
+    ours(&["compare", &format!("{image}:one"), &raw]);
+}
+
+#[test]
+fn random_steps_on_an_attached_qcow2_agree_with_a_model() {
+    const SIZE: u64 = 8 << 20;
+    let scratch = Scratch::new();
+    let (image, folder) = (scratch.text("d.qcow2"), scratch.folder("folder"));
+    succeed("qemu-img", &["create", "-q", "-f", "qcow2", &image, "8M"]);
+    ours(&["attach", &image, &folder]);
+    let file = File::options().read(true).write(true).open(scratch.path("folder/disk")).unwrap();
+    let (mut model, mut rng) = (vec![0; SIZE as usize], Rng::new(5));
+    for step in 0..steps(3000) {
+        let offset = rng.below(SIZE);
+        let length = rng.below(100_000.min(SIZE - offset)) as usize;
+        let place = offset as usize..offset as usize + length;
+        match rng.below(8) {
+            0..3 => {
+                let data = rng.bytes(length);
+                file.write_all_at(&data, offset).unwrap();
+                model[place].copy_from_slice(&data);
+            }
+            3 if length > 0 => {
+                let flags =
+                    rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(&file, flags, offset, length as u64).unwrap();
+                model[place].fill(0);
+            }
+            4 if rng.one_in(20) => file.sync_data().unwrap(),
+            _ => {
+                let mut seen = vec![0; length];
+                file.read_exact_at(&mut seen, offset).unwrap();
+                assert!(seen == model[place], "step {step}: {length} bytes at {offset}");
+            }
+        }
+    }
+    drop(file);
+    ours(&["detach", &folder]);
+    let raw = scratch.text("d.raw");
+    succeed("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", &image, &raw]);
+    assert!(fs::read(&raw).unwrap() == model);
+    assert_eq!(qemu_check("qcow2", Path::new(&image)).0, 0);
+}
+
+#[test]
+fn a_killed_server_leaves_a_whole_image() {
+    let scratch = Scratch::new();
+    let (image, folder) = (disk(&scratch), scratch.folder("folder"));
+    let part = scratch.path("folder/p2");
+    for (signal, value) in [("-TERM", 1u8), ("-INT", 2), ("-KILL", 3)] {
+        ours(&["attach", &image, &folder]);
+        let process = server(&folder);
+        let file = File::options().write(true).open(&part).unwrap();
+        file.write_all_at(&vec![value; 3 << 20], 4096).unwrap();
+        file.sync_all().unwrap();
+        // What is not synced may be lost, and harms nothing.
+        let _ = file.write_all_at(&[9; 70_000], 20 << 20);
+        let left = if signal == "-KILL" { Some(file) } else { None };
+        succeed("kill", &[signal, &process]);
+        until("the server ends", || gone(&process));
+        drop(left);
+        if signal == "-KILL" {
+            assert!(fs::metadata(&part).is_err());
+            ours(&["detach", &folder]);
+        }
+        assert!(!part.exists());
+        assert_eq!(qemu_check("qcow2", Path::new(&image)).0, 0, "{signal}");
+        let raw = scratch.text("part.raw");
+        ours(&["convert", "-O", "raw", &format!("{image}:2"), &raw]);
+        let content = fs::read(&raw).unwrap();
+        assert!(content[4096..][..3 << 20].iter().all(|byte| *byte == value), "{signal}");
+        fs::remove_file(&raw).unwrap();
+    }
+}
+
+#[test]
+fn loop_devices_show_partitions_of_any_image() {
+    let scratch = Scratch::new();
+    let image = disk(&scratch);
+    ours(&["mkfs", &format!("{image}:1"), "-t", "ext4"]);
+    let device = ours(&["attach", "--loop", &image]).trim().to_string();
+    let place = scratch.folder("place");
+    succeed("mount", &[&format!("{device}p1"), &place]);
+    fs::write(scratch.path("place/hello"), "loop").unwrap();
+    let refusal = refused(&["detach", &device]);
+    assert!(refusal.contains("in use"), "{refusal}");
+    succeed("umount", &[&place]);
+    ours(&["detach", &device]);
+    assert!(!ours(&["attach", "--list"]).contains(&image));
+    assert_eq!(ours(&["cat", &format!("{image}:1:/hello")]), "loop");
+}
+
+#[test]
+fn a_mounted_filesystem_is_used_like_the_kernels() {
+    let scratch = Scratch::new();
+    let (image, place) = (scratch.file("a.img", 200 << 20), scratch.folder("place"));
+    succeed("mkfs.ext4", &["-q", "-F", "-b", "4096", &image]);
+    ours(&["mount", "-o", "allow_other", &image, &place]);
+    let refusal = refused(&["rm", &format!("{image}::/x")]);
+    assert!(refusal.contains("lock"), "{refusal}");
+    let tree = scratch.folder("tree");
+    awkward(&tree);
+    succeed("cp", &["-a", &tree, &place]);
+    let copy = scratch.path("place/tree");
+    assert_same(&walk(Path::new(&tree)), &walk(&copy));
+    use_it(&copy);
+    let expected = walk(&copy);
+    let df = |place: &str| succeed("df", &["--output=size,used,avail,itotal,iused", place]);
+    succeed("sync", &["-f", &place]);
+    let ours_df = df(&place);
+    ours(&["umount", &place]);
+    succeed("e2fsck", &["-fn", &image]);
+    by_kernel(&scratch, &image, |root| {
+        assert_same(&expected, &walk(&root.join("tree")));
+        assert_eq!(ours_df, df(root.to_str().unwrap()));
+    });
+    // And what the kernel made is what we show.
+    ours(&["mount", "-o", "ro", &image, &place]);
+    assert_same(&expected, &walk(&copy));
+    assert!(fs::write(copy.join("new"), "x").is_err());
+    ours(&["umount", &place]);
+}
+
+/// One of everything that programs do with files.
+fn use_it(root: &Path) {
+    use rustix::fs::{FallocateFlags, RenameFlags, SeekFrom};
+    let file = File::options().read(true).write(true).create(true).open(root.join("work")).unwrap();
+    file.write_all_at(&[1; 100_000], 1 << 20).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(rustix::fs::seek(&file, SeekFrom::Data(0)).unwrap(), 1 << 20);
+    rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 65_536).unwrap();
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, punch, 1 << 20, 40_960).unwrap();
+    let mut byte = [9];
+    file.read_exact_at(&mut byte, (1 << 20) + 40_000).unwrap();
+    assert_eq!(byte, [0]);
+    file.set_len(1_060_000).unwrap();
+    let (here, one, two) = (rustix::fs::CWD, root.join("one"), root.join("many"));
+    rustix::fs::renameat_with(here, &one, here, &two, RenameFlags::EXCHANGE).unwrap();
+    rustix::fs::renameat_with(here, &one, here, &two, RenameFlags::EXCHANGE).unwrap();
+    assert!(rustix::fs::renameat_with(here, &one, here, &two, RenameFlags::NOREPLACE).is_err());
+    fs::rename(root.join("two"), root.join("many/two")).unwrap();
+    fs::hard_link(&one, root.join("three")).unwrap();
+    fs::remove_file(root.join("many/7")).unwrap();
+    // A file that is open lives on without a name.
+    let data = File::open(root.join("data")).unwrap();
+    fs::remove_file(root.join("data")).unwrap();
+    let mut last = [0; 10];
+    data.read_exact_at(&mut last, 2_999_990).unwrap();
+    assert_eq!(data.metadata().unwrap().nlink(), 0);
+    assert_eq!(fs::remove_dir(root.join("many")).unwrap_err().raw_os_error(), Some(39));
+    fs::remove_dir_all(root.join("deep")).unwrap();
+    for number in 0..300 {
+        fs::create_dir_all(root.join(format!("new/{}", number % 7))).unwrap();
+        fs::write(root.join(format!("new/{}/{number}", number % 7)), vec![7; number * 50]).unwrap();
+    }
+    let status = run("git", &["--version"]);
+    assert!(status.status.success());
+}
