@@ -219,8 +219,8 @@ fn use_it(root: &Path) {
     assert_eq!(fs::remove_dir(root.join("many")).unwrap_err().raw_os_error(), Some(39));
     fs::remove_dir_all(root.join("deep")).unwrap();
     for number in 0..300 {
-        fs::create_dir_all(root.join(format!("new/{}", number % 7))).unwrap();
-        fs::write(root.join(format!("new/{}/{number}", number % 7)), vec![7; number * 50]).unwrap();
+        fs::create_dir_all(root.join(format!("made/{}", number % 7))).unwrap();
+        fs::write(root.join(format!("made/{}/{number}", number % 7)), vec![7; number * 50]).unwrap();
     }
     let status = run("git", &["--version"]);
     assert!(status.status.success());

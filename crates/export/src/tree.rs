@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use disksmith_disk::Error;
 use disksmith_filesystems::{
     Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem as Tree, NewFile, Rename,
-    Seek, errors,
+    Seek, acl, errors,
 };
 use fuser::{
     AccessFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags,
@@ -118,23 +118,28 @@ impl TreeMount {
         Ok(entries)
     }
 
+    /// Makes a file: with the list that its directory has for new ones, else less the umask.
     fn make(
         &self,
         request: &Request,
         parent: INodeNo,
         name: &OsStr,
-        new: (FileKind, u32, Device),
+        (kind, mode, umask, device): (FileKind, u32, u32, Device),
     ) -> Result<Attributes, Error> {
         self.touch();
-        let (kind, mode, device) = new;
-        let file = NewFile {
-            kind,
-            mode: (mode & 0o7777) as u16,
-            uid: request.uid(),
-            gid: request.gid(),
-            device,
-        };
-        self.tree.create(self.inode(parent), name.as_bytes(), &file)
+        let parent = self.inode(parent);
+        let inherited = acl::get(&*self.tree, parent, acl::DEFAULT)?;
+        let mask = if inherited.is_some() { 0 } else { umask };
+        let mode = (mode & !mask & 0o7777) as u16;
+        let file = NewFile { kind, mode, uid: request.uid(), gid: request.gid(), device };
+        let made = self.tree.create(parent, name.as_bytes(), &file)?;
+        let Some(list) = inherited else { return Ok(made) };
+        if kind == FileKind::Directory {
+            self.tree.set_xattr(made.inode, acl::DEFAULT, &list.encode(), None)?;
+        }
+        let list = list.inherited(mode);
+        acl::set(&*self.tree, made.inode, acl::ACCESS, &list.encode())?;
+        self.tree.attributes(made.inode)
     }
 
     fn xattr_value(&self, node: INodeNo, name: &OsStr) -> Result<Vec<u8>, Error> {
@@ -192,6 +197,7 @@ impl Filesystem for TreeMount {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
         ] {
@@ -258,7 +264,14 @@ impl Filesystem for TreeMount {
             project: None,
         };
         self.touch();
-        match self.tree.set_attributes(self.inode(ino), &changes) {
+        let inode = self.inode(ino);
+        let done = self.tree.set_attributes(inode, &changes).and_then(|found| {
+            if let Some(mode) = changes.mode {
+                acl::follow_mode(&*self.tree, inode, mode)?;
+            }
+            Ok(found)
+        });
+        match done {
             Ok(found) => reply.attr(&KEEP, &attributes(&found)),
             Err(error) => reply.error(errno(&error)),
         }
@@ -277,7 +290,7 @@ impl Filesystem for TreeMount {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
@@ -287,7 +300,10 @@ impl Filesystem for TreeMount {
         };
         match kind {
             Some(kind) => {
-                self.entry(reply, self.make(req, parent, name, (kind, mode, node_device(rdev))));
+                self.entry(
+                    reply,
+                    self.make(req, parent, name, (kind, mode, umask, node_device(rdev))),
+                );
             }
             None => reply.error(Errno::EINVAL),
         }
@@ -299,10 +315,10 @@ impl Filesystem for TreeMount {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        let new = (FileKind::Directory, mode, Device::default());
+        let new = (FileKind::Directory, mode, umask, Device::default());
         self.entry(reply, self.make(req, parent, name, new));
     }
 
@@ -570,7 +586,11 @@ impl Filesystem for TreeMount {
             libc::XATTR_REPLACE => Some(true),
             _ => None,
         };
-        let set = self.tree.set_xattr(self.inode(ino), name.as_bytes(), value, exists);
+        let (inode, name) = (self.inode(ino), name.as_bytes());
+        let set = match name == acl::ACCESS || name == acl::DEFAULT {
+            true => acl::set(&*self.tree, inode, name, value),
+            false => self.tree.set_xattr(inode, name, value, exists),
+        };
         self.done(reply, set);
     }
 

@@ -7,6 +7,7 @@
 //! This crate knows nothing of image formats, partitions or host paths (but for [`source`], which
 //! reads a host folder to fill a new filesystem with).
 
+pub mod acl;
 pub mod ext;
 mod interface;
 pub mod source;

@@ -1,7 +1,7 @@
 //! `chmod`: permissions of files in an image.
 
 use disksmith_disk::{Context, Result};
-use disksmith_filesystems::{Changes, FileKind};
+use disksmith_filesystems::{Changes, FileKind, acl};
 
 use super::Verb;
 use crate::face::{FAILED, Face, Outcome};
@@ -58,5 +58,6 @@ impl Verb for Chmod {
 }
 
 fn set(tree: &dyn disksmith_filesystems::Filesystem, inode: u64, mode: u16) -> Result<()> {
-    tree.set_attributes(inode, &Changes { mode: Some(mode), ..Changes::default() }).map(drop)
+    tree.set_attributes(inode, &Changes { mode: Some(mode), ..Changes::default() })?;
+    acl::follow_mode(tree, inode, mode)
 }
