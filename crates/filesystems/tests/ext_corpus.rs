@@ -41,6 +41,7 @@ fn damaged_filesystems_are_borne_and_found() {
     let scratch = tempfile::tempdir().unwrap();
     let image = scratch.path().join("image");
     let mut verdicts: BTreeMap<(bool, bool), Vec<String>> = BTreeMap::new();
+    let mut panicked: Vec<String> = Vec::new();
     let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     entries.sort();
     for entry in entries {
@@ -54,13 +55,20 @@ fn damaged_filesystems_are_borne_and_found() {
         let theirs = try_run("timeout", &["20", "e2fsck", "-fn", text(&image)]);
         let broken = theirs.status.code() != Some(0);
         let started = Instant::now();
-        let found = match ext::check(FileDisk::open(&image)) {
-            Ok(report) => !report.findings.is_empty(),
-            Err(_) => true,
+        let outcome = std::panic::catch_unwind(|| {
+            let found = match ext::check(FileDisk::open(&image)) {
+                Ok(report) => !report.findings.is_empty(),
+                Err(_) => true,
+            };
+            if let Ok(filesystem) = Ext::open(FileDisk::open(&image), true) {
+                walk(&filesystem);
+            }
+            found
+        });
+        let Ok(found) = outcome else {
+            panicked.push(name);
+            continue;
         };
-        if let Ok(filesystem) = Ext::open(FileDisk::open(&image), true) {
-            walk(&filesystem);
-        }
         let took = started.elapsed();
         assert!(took < Duration::from_secs(60), "{name} took {took:?}");
         verdicts.entry((broken, found)).or_default().push(name);
@@ -72,6 +80,7 @@ fn damaged_filesystems_are_borne_and_found() {
             if broken != found { names.join(" ") } else { String::new() }
         );
     }
+    assert!(panicked.is_empty(), "panics: {panicked:?}");
     let count = |key| verdicts.get(&key).map_or(0, Vec::len);
     let (missed, caught) = (count((true, false)), count((true, true)));
     assert!(caught * 100 >= (caught + missed) * 90, "{missed} of {} missed", caught + missed);

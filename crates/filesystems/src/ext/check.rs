@@ -101,12 +101,12 @@ impl<'a> Checker<'a> {
     }
 
     fn cluster(&self, block: u64) -> u64 {
-        (block - self.core.shape.first_block) >> self.core.shape.cluster_bits
+        block.saturating_sub(self.core.shape.first_block) >> self.core.shape.cluster_bits
     }
 
     /// Accounts for blocks; `what` claims them.
     fn claim(&mut self, start: u64, count: u64, what: &dyn Fn() -> String) -> bool {
-        if !self.core.shape.valid_range(start, count) {
+        if count == 0 || !self.core.shape.valid_range(start, count) {
             self.found(format!("{} lies outside of the filesystem, at block {start}", what()));
             return false;
         }

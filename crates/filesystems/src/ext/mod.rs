@@ -33,6 +33,7 @@ mod namespace;
 mod open;
 mod orphan;
 mod shape;
+mod tune;
 mod xattr;
 
 pub use check::{CheckReport, check};
@@ -41,3 +42,4 @@ pub use filesystem::Ext;
 pub use mkfs::{
     Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, size_for,
 };
+pub use tune::{Tune, tune};

@@ -17,6 +17,7 @@ use crate::Time;
 use crate::source::Source;
 
 pub use fill::Filled;
+pub(crate) use write::{add_journal, write_backups};
 
 /// Which defaults to begin with.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

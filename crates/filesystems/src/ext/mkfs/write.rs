@@ -322,8 +322,10 @@ pub(crate) fn add_journal(core: &mut Core, blocks: u32) -> Result<()> {
     let sb = core.super_mut();
     sb.set_s_journal_inum(JOURNAL_INODE);
     sb.set_journal_backup(&area, u64::from(blocks) << shape.block_bits);
-    let overhead = sb.s_overhead_blocks() + (blocks >> shape.cluster_bits);
-    sb.set_s_overhead_blocks(overhead);
+    if sb.s_overhead_blocks() > 0 {
+        let overhead = sb.s_overhead_blocks() + (blocks >> shape.cluster_bits);
+        sb.set_s_overhead_blocks(overhead);
+    }
     Ok(())
 }
 
