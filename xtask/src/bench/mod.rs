@@ -61,14 +61,16 @@ fn measure_all(
         if !case.name.contains(&settings.only) {
             continue;
         }
-        let result = measure::interleaved(&bench, &case, settings.runs)?;
+        // What takes qemu-img minutes is run less often.
+        let runs = if case.slow { settings.runs.div_ceil(2) } else { settings.runs };
+        let result = measure::interleaved(&bench, &case, runs)?;
         println!("{}", report::line(&result));
         results.push(result);
+        if settings.report {
+            report::write(&crate::root(), &bench, settings.runs, &results)?;
+        }
     }
-    match settings.report {
-        true => report::write(&crate::root(), &bench, settings.runs, &results),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 fn build() -> Result<PathBuf, String> {
