@@ -33,7 +33,7 @@ impl Shape {
 
     /// Threads for work that mostly waits for the kernel.
     pub(crate) fn copying(unit: u64) -> Self {
-        Self::new(cores().max(2).min(8), unit)
+        Self::new(cores().clamp(2, 8), unit)
     }
 }
 
