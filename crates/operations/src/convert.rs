@@ -203,7 +203,7 @@ fn unit(request: &ConvertRequest<'_>, compression: Option<Compression>) -> u64 {
 fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
     match (request.threads, request.compress) {
         (Some(threads), _) => Shape::new(threads, unit),
-        (None, true) => Shape::new(pool::cores(), unit),
+        (None, true) => Shape::new(pool::threads(), unit),
         (None, false) => Shape::copying(unit),
     }
 }

@@ -33,11 +33,12 @@ impl Shape {
 
     /// Threads for work that mostly waits for the kernel.
     pub(crate) fn copying(unit: u64) -> Self {
-        Self::new(cores().clamp(2, 8), unit)
+        Self::new(threads().min(8), unit)
     }
 }
 
-/// How many threads run at once here.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+/// How many threads to work with. More than cores: where other programs keep the cores busy,
+/// one thread that has to wait for its turn shall not hold up all.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(4, |cores| (2 * cores.get()).max(4))
 }
