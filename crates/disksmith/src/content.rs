@@ -1,83 +1,136 @@
-//! What the bytes of a raw disk look like, as file(1) would tell.
+//! What a disk holds, as file(1) and blkid(8) would tell: boot code, partition table, and what
+//! is in each partition.
 
-use disksmith_disk::Disk;
+use disksmith_disk::{Disk, Result, Slice, human_size};
+use disksmith_partitions::probe::{has_boot_code, has_boot_signature};
+use disksmith_partitions::{Content, Label, Role, Table, probe, read};
+use serde_json::{Map, Value, json};
 
-/// Bytes looked at: the superblock of btrfs is the farthest signature.
-const LOOK: u64 = 0x1_1000;
-
-/// A signature: what it means, where it is, what it is.
-type Signature = (&'static str, usize, &'static [u8]);
-
-const SIGNATURES: &[Signature] = &[
-    ("LUKS encrypted volume", 0, b"LUKS\xba\xbe"),
-    ("XFS filesystem", 0, b"XFSB"),
-    ("squashfs filesystem", 0, b"hsqs"),
-    ("NTFS filesystem", 3, b"NTFS    "),
-    ("exFAT filesystem", 3, b"EXFAT   "),
-    ("FAT filesystem", 82, b"FAT32   "),
-    ("FAT filesystem", 54, b"FAT16   "),
-    ("FAT filesystem", 54, b"FAT12   "),
-    ("LVM physical volume", 512, b"LABELONE"),
-    ("LVM physical volume", 0, b"LABELONE"),
-    ("EROFS filesystem", 1024, b"\xe2\xe1\xf5\xe0"),
-    ("F2FS filesystem", 1024, b"\x10\x20\xf5\xf2"),
-    ("swap space", 4086, b"SWAPSPACE2"),
-    ("ISO 9660 filesystem", 0x8001, b"CD001"),
-    ("btrfs filesystem", 0x1_0040, b"_BHRfS_M"),
-];
-
-/// A few words on what `disk` holds.
-pub(crate) fn describe(disk: &dyn Disk) -> String {
-    let mut start = vec![0; LOOK.min(disk.size()) as usize];
-    if disk.read_at(&mut start, 0).is_err() {
-        return "unreadable".to_string();
-    }
-    let has = |at: usize, magic: &[u8]| start.get(at..at + magic.len()) == Some(magic);
-    if let Some((what, ..)) = SIGNATURES.iter().find(|(_, at, magic)| has(*at, magic)) {
-        return (*what).to_string();
-    }
-    if has(1080, b"\x53\xef") {
-        return ext(&start).to_string();
-    }
-    if has(512, b"EFI PART") || has(4096, b"EFI PART") {
-        return "GPT partition table".to_string();
-    }
-    if has(510, b"\x55\xaa") {
-        return boot_sector(&start);
-    }
-    match start.iter().all(|byte| *byte == 0) {
-        true => "nothing recognised (starts with zeroes)".to_string(),
-        false => "data".to_string(),
-    }
+/// What was found, for people and for programs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Findings {
+    /// The first line, and one for each partition.
+    pub(crate) lines: Vec<String>,
+    /// The same with keys.
+    pub(crate) json: Map<String, Value>,
 }
 
-/// The ext family by its feature bits: a journal makes it ext3, extents make it ext4.
-fn ext(start: &[u8]) -> &'static str {
-    let word = |at: usize| {
-        start.get(at..at + 4).map(|b| b.iter().rev().fold(0u32, |n, b| n << 8 | u32::from(*b)))
-    };
-    let compatible = word(1024 + 0x5c).unwrap_or(0);
-    let incompatible = word(1024 + 0x60).unwrap_or(0);
-    match (compatible & 4 != 0, incompatible & 0x2c0 != 0) {
-        (_, true) => "ext4 filesystem",
-        (true, false) => "ext3 filesystem",
-        (false, false) => "ext2 filesystem",
-    }
+/// Looks at a disk. What cannot be read is told as unreadable, it is no error.
+pub(crate) fn look(disk: &dyn Disk) -> Findings {
+    examine(disk).unwrap_or_else(|error| Findings {
+        lines: vec![format!("unreadable: {error}")],
+        json: Map::new(),
+    })
 }
 
-fn boot_sector(start: &[u8]) -> String {
-    let entries = start.get(446..510).unwrap_or_default().chunks(16);
-    let used = entries.filter(|entry| entry.get(4).is_some_and(|kind| *kind != 0)).count();
-    let code = start.get(..440).is_some_and(|code| code.iter().any(|byte| *byte != 0));
-    let table = match used {
-        0 => "MBR partition table without partitions".to_string(),
-        1 => "MBR partition table, 1 partition".to_string(),
-        several => format!("MBR partition table, {several} partitions"),
-    };
-    match code {
-        true => format!("x86 boot sector, {table}"),
-        false => table,
+fn examine(disk: &dyn Disk) -> Result<Findings> {
+    let mut findings = Findings::default();
+    if let Some(content) = probe(disk)? {
+        findings.lines.push(words(&content));
+        findings.json.insert("content".into(), value(&content));
+        return Ok(findings);
     }
+    let table = read(disk)?;
+    if table.label != Label::None {
+        partitions(disk, &table, &mut findings)?;
+        return Ok(findings);
+    }
+    let line = match (has_boot_signature(disk)?, starts_with_zeroes(disk)?) {
+        (true, _) => "boot sector",
+        (false, true) => "nothing recognised (starts with zeroes)",
+        (false, false) => "data",
+    };
+    findings.lines.push(line.to_string());
+    findings.json.insert("content".into(), json!({ "type": line }));
+    Ok(findings)
+}
+
+fn partitions(disk: &dyn Disk, table: &Table, findings: &mut Findings) -> Result<()> {
+    let count = table.partitions.len();
+    let boot = if has_boot_code(disk)? { "boot code, " } else { "" };
+    let plural = if count == 1 { "" } else { "s" };
+    findings.lines.push(format!("{boot}{} partition table, {count} partition{plural}", table.label.name()));
+    let sector = u64::from(table.sector_size);
+    let mut list = Vec::new();
+    for partition in &table.partitions {
+        let start = partition.start.saturating_mul(sector);
+        let length = partition.sectors.saturating_mul(sector).min(disk.size().saturating_sub(start));
+        let content = match (partition.role, length) {
+            (Role::Extended, _) | (_, 0) => None,
+            // What the table claims may lie beyond the disk.
+            _ => Slice::new(disk, start, length).ok().and_then(|part| probe(&part).ok().flatten()),
+        };
+        let name = match partition.name.is_empty() {
+            true => String::new(),
+            false => format!(" \"{}\"", partition.name),
+        };
+        let held = content.as_ref().map(words).unwrap_or_else(|| "nothing recognised".into());
+        findings.lines.push(format!(
+            "partition {}: {}, {}{name}: {held}",
+            partition.number,
+            human_size(length),
+            partition.kind.name()
+        ));
+        list.push(json!({
+            "number": partition.number,
+            "start": start,
+            "size": length,
+            "type": partition.kind.name(),
+            "name": partition.name,
+            "bootable": partition.bootable,
+            "content": content.as_ref().map(value),
+        }));
+    }
+    for oddity in &table.oddities {
+        findings.lines.push(format!("note: {oddity}"));
+    }
+    findings.json.insert(
+        "partition-table".into(),
+        json!({
+            "label": table.label.name(),
+            "sector-size": table.sector_size,
+            "partitions": list,
+            "notes": table.oddities.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
+    );
+    Ok(())
+}
+
+fn words(content: &Content) -> String {
+    let mut text = content.kind.to_string();
+    if let Some(version) = &content.version {
+        text += &format!(" {version}");
+    }
+    if let Some(label) = &content.label {
+        text += &format!(" \"{label}\"");
+    }
+    if let Some(size) = content.size {
+        text += &format!(", {}", human_size(size));
+    }
+    if let Some(used) = content.used {
+        text += &format!(", {} used", human_size(used));
+    }
+    if let Some(uuid) = &content.uuid {
+        text += &format!(", UUID {uuid}");
+    }
+    text
+}
+
+fn value(content: &Content) -> Value {
+    json!({
+        "type": content.kind,
+        "version": content.version,
+        "label": content.label,
+        "uuid": content.uuid,
+        "size": content.size,
+        "used": content.used,
+    })
+}
+
+fn starts_with_zeroes(disk: &dyn Disk) -> Result<bool> {
+    let mut start = vec![0; 65536.min(disk.size()) as usize];
+    disk.read_at(&mut start, 0)?;
+    Ok(disksmith_disk::is_zero(&start))
 }
 
 #[cfg(test)]
@@ -86,16 +139,15 @@ mod tests {
     use disksmith_disk::MemoryDisk;
 
     #[test]
-    fn signatures_are_recognised() {
-        let disk = MemoryDisk::new(1 << 20);
-        assert_eq!(describe(&disk), "nothing recognised (starts with zeroes)");
+    fn content_is_recognised() {
+        let disk = MemoryDisk::new(8 << 20);
+        assert_eq!(look(&disk).lines, ["nothing recognised (starts with zeroes)"]);
         disk.write_at(&[0x55, 0xaa], 510).unwrap();
-        assert_eq!(describe(&disk), "MBR partition table without partitions");
-        disk.write_at(&[0x83], 450).unwrap();
-        disk.write_at(&[0xfa], 0).unwrap();
-        assert_eq!(describe(&disk), "x86 boot sector, MBR partition table, 1 partition");
-        disk.write_at(&[0x53, 0xef], 1080).unwrap();
-        assert_eq!(describe(&disk), "ext2 filesystem");
-        assert_eq!(describe(&MemoryDisk::new(0)), "nothing recognised (starts with zeroes)");
+        disk.write_at(&[0x83, 0, 0, 0, 0, 8, 0, 0, 0, 0, 8, 0, 0], 450).unwrap();
+        let found = look(&disk);
+        assert!(found.lines[0].contains("partition table, 1 partition"), "{:?}", found.lines);
+        assert!(found.lines[1].starts_with("partition 1: 1 MiB, Linux"), "{:?}", found.lines);
+        disk.write_at(b"data", 0).unwrap();
+        assert!(look(&disk).lines[0].starts_with("boot code"));
     }
 }

@@ -78,7 +78,7 @@ verbs![
 const fn entry<V: Verb>() -> Entry {
     Entry {
         name: V::NAME,
-        command: || V::augment_args(Command::new(V::NAME).about(V::ABOUT)),
+        command: || V::augment_args(Command::new(V::NAME)).about(V::ABOUT),
         run: |matches, face| match V::from_arg_matches(matches) {
             Ok(verb) => verb.run(face),
             Err(error) => crate::face::usage(error.to_string()),

@@ -1,12 +1,15 @@
 //! What `info` prints.
 
+use std::sync::Arc;
+
 use disksmith_disk::{Disk, Result, human_size};
-use disksmith_formats::{Fact, Snapshot};
+use disksmith_formats::{Fact, Image, OpenRequest, Snapshot, driver};
 use disksmith_open::Node;
 use serde_json::{Map, Value, json};
 
 use super::json::pretty;
 use super::snapshots;
+use crate::content::Findings;
 
 type Facts = Vec<(&'static str, Fact)>;
 
@@ -28,6 +31,18 @@ pub(crate) struct ImageInfo {
     dirty: Option<bool>,
     /// What only the native face tells: a label and a value each, with the JSON key.
     native: Vec<(&'static str, &'static str, Value)>,
+    findings: Findings,
+}
+
+/// The guest's disk, where it can be read without opening anything that the image names and
+/// without a key.
+fn readable(node: &Node) -> Option<Arc<dyn Image>> {
+    let image = &node.image;
+    if image.encrypted() || image.backing().is_some() || image.data_file().is_some() {
+        return None;
+    }
+    let request = OpenRequest { options: node.spec.options.clone(), ..OpenRequest::default() };
+    (driver(image.format())?.open)(image.storage().clone(), request).ok()
 }
 
 impl ImageInfo {
@@ -50,6 +65,7 @@ impl ImageInfo {
             backing: backing.map(|b| b.name),
             dirty: image.dirty().or(Some(false)),
             native: Vec::new(),
+            findings: Findings::default(),
         })
     }
 
@@ -67,9 +83,8 @@ impl ImageInfo {
         if !node.ambiguous.is_empty() {
             self.native.push(("also fits", "ambiguous-formats", json!(node.ambiguous)));
         }
-        if self.format == "raw" {
-            let content = crate::content::describe(&*node.image);
-            self.native.push(("content", "content", json!(content)));
+        if let Some(findings) = readable(node).map(|disk| crate::content::look(&*disk)) {
+            self.findings = findings;
         }
     }
 
@@ -131,6 +146,10 @@ fn block(image: &ImageInfo, drop_in: bool) -> String {
             other => other.to_string(),
         };
         text += &format!("{label}: {value}\n");
+    }
+    for (index, line) in image.findings.lines.iter().enumerate() {
+        let label = if index == 0 { "content: " } else { "    " };
+        text += &format!("{label}{}\n", crate::render::printable(line));
     }
     // A child node tells nothing to a person who asked for the image.
     if drop_in {
@@ -259,6 +278,9 @@ fn value(image: &ImageInfo) -> Value {
     put("backing-filename", image.backing.as_ref().map(|f| json!(f)));
     put("dirty-flag", image.dirty.map(|d| json!(d)));
     for (_, key, value) in &image.native {
+        put(key, Some(value.clone()));
+    }
+    for (key, value) in &image.findings.json {
         put(key, Some(value.clone()));
     }
     Value::Object(map)
