@@ -49,12 +49,15 @@ fn partitions(disk: &dyn Disk, table: &Table, findings: &mut Findings) -> Result
     let count = table.partitions.len();
     let boot = if has_boot_code(disk)? { "boot code, " } else { "" };
     let plural = if count == 1 { "" } else { "s" };
-    findings.lines.push(format!("{boot}{} partition table, {count} partition{plural}", table.label.name()));
+    findings
+        .lines
+        .push(format!("{boot}{} partition table, {count} partition{plural}", table.label.name()));
     let sector = u64::from(table.sector_size);
     let mut list = Vec::new();
     for partition in &table.partitions {
         let start = partition.start.saturating_mul(sector);
-        let length = partition.sectors.saturating_mul(sector).min(disk.size().saturating_sub(start));
+        let length =
+            partition.sectors.saturating_mul(sector).min(disk.size().saturating_sub(start));
         let content = match (partition.role, length) {
             (Role::Extended, _) | (_, 0) => None,
             // What the table claims may lie beyond the disk.

@@ -85,11 +85,6 @@ impl Qcow2 {
         if meta.is_dirty() {
             self.write_back(meta)?;
         }
-        // A file that ends within a sector cannot be read past the page cache.
-        let size = self.storage.size();
-        if !size.is_multiple_of(512) {
-            self.storage.set_size(size.next_multiple_of(512))?;
-        }
         // The last counts of freed clusters were written after the last flush.
         self.storage.flush()?;
         match self.mode {
