@@ -146,7 +146,7 @@ mod tests {
         let disk = MemoryDisk::new(8 << 20);
         assert_eq!(look(&disk).lines, ["nothing recognised (starts with zeroes)"]);
         disk.write_at(&[0x55, 0xaa], 510).unwrap();
-        disk.write_at(&[0x83, 0, 0, 0, 0, 8, 0, 0, 0, 0, 8, 0, 0], 450).unwrap();
+        disk.write_at(&[0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0], 450).unwrap();
         let found = look(&disk);
         assert!(found.lines[0].contains("partition table, 1 partition"), "{:?}", found.lines);
         assert!(found.lines[1].starts_with("partition 1: 1 MiB, Linux"), "{:?}", found.lines);

@@ -1,7 +1,7 @@
 //! Putting an image onto another backing image without changing what it shows.
 
 use disksmith_codec::{Compressor, Options};
-use disksmith_disk::{Context, Disk, Error, Kind, Result, ZeroMode, is_zero};
+use disksmith_disk::{Context, Disk, Error, Kind, Result, State, ZeroMode, is_zero};
 use disksmith_formats::{Backing, Image};
 use disksmith_host::FileId;
 use disksmith_open::{ChainExtent, Node, chain_map};
@@ -315,11 +315,27 @@ fn place(image: &dyn Image, part: &Part, steps: &[Step], buffer: &Buffer) -> Res
             Action::Write => {
                 image.write_at(&buffer.bytes[from..from + step.length as usize], step.at)
             }
-            Action::Zero => image.write_zeroes(step.at, step.length, ZeroMode::Unmap),
+            Action::Zero => make_zero(image, step.at, step.length),
             Action::Packed(packed) => image.write_packed(step.at, &buffer.packed[packed.clone()]),
             Action::Keep | Action::Copy { .. } => Ok(()),
         }
         .context("Error while writing to COW image")?;
+    }
+    Ok(())
+}
+
+/// Zeroes that this layer itself holds. A format without zero clusters leaves alone what reads
+/// as zero through the old backing image; the new one may show something else there.
+fn make_zero(image: &dyn Image, offset: u64, length: u64) -> Result<()> {
+    const STEP: u64 = 1 << 20;
+    image.write_zeroes(offset, length, ZeroMode::Unmap)?;
+    let (mut at, end) = (offset, offset + length);
+    while at < end {
+        let run = image.map(at, (end - at).min(STEP))?;
+        if run.state == State::Absent {
+            image.write_at(&vec![0; run.length as usize], at)?;
+        }
+        at += run.length;
     }
     Ok(())
 }
