@@ -62,6 +62,11 @@ impl Shape {
             ));
         }
         let extended = options.flag("extended_l2")?.unwrap_or(false);
+        if extended && cluster < 16384 {
+            return Err(invalid(
+                "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
+            ));
+        }
         let encrypted = options.text("encrypt.format") == Some("luks");
         let payload = match encrypted {
             true => luks_payload(

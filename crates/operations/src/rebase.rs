@@ -232,7 +232,7 @@ impl Part {
         let mut at = self.start;
         while at < self.end {
             let end = (at + unit).min(self.end);
-            self.compare_unit(at, end, unit, compressor, work, &mut steps);
+            self.compare_unit(request, (at, end), unit, compressor, work, &mut steps)?;
             at = end;
         }
         Ok((self, steps))
@@ -261,15 +261,39 @@ impl Part {
         Ok(())
     }
 
+    /// Fills in what the runs leave out of a unit that the image itself has nothing of: a
+    /// compressed cluster is stored whole.
+    fn fill_unit(
+        &self,
+        request: &RebaseRequest<'_>,
+        (start, end): (u64, u64),
+        work: &mut Work,
+    ) -> Result<bool> {
+        let image = &request.image.image;
+        let mut at = start;
+        while at < end {
+            let run = image.map(at, end - at)?;
+            if run.state != State::Absent {
+                return Ok(false);
+            }
+            at += run.length;
+        }
+        let range = (start - self.start) as usize..(end - self.start) as usize;
+        image
+            .read_at(&mut work.old.bytes[range], start)
+            .context("error while reading from old backing file")?;
+        Ok(true)
+    }
+
     fn compare_unit(
         &self,
-        at: u64,
-        end: u64,
+        request: &RebaseRequest<'_>,
+        (at, end): (u64, u64),
         unit: u64,
         compressor: &mut Option<Compressor>,
         work: &mut Work,
         steps: &mut Vec<Step>,
-    ) {
+    ) -> Result<()> {
         let range = |from: u64, to: u64| (from - self.start) as usize..(to - self.start) as usize;
         let inside = || {
             self.runs
@@ -280,10 +304,14 @@ impl Part {
         let differs =
             |(from, to): (u64, u64)| work.old.bytes[range(from, to)] != work.new[range(from, to)];
         if !inside().any(differs) {
-            return;
+            return Ok(());
         }
         let covered: u64 = inside().map(|(from, to)| to - from).sum();
-        if covered == end - at
+        let whole = match compressor {
+            None => false,
+            Some(_) => covered == end - at || self.fill_unit(request, (at, end), work)?,
+        };
+        if whole
             && !is_zero(&work.old.bytes[range(at, end)])
             && let Some(compressor) = compressor
         {
@@ -295,7 +323,7 @@ impl Part {
                 work.old.packed.extend_from_slice(packed);
                 let packed = from..work.old.packed.len();
                 steps.push(Step { at, length: end - at, action: Action::Packed(packed) });
-                return;
+                return Ok(());
             }
         }
         for (from, to) in inside() {
@@ -305,6 +333,7 @@ impl Part {
             };
             steps.push(Step { at: from, length: to - from, action });
         }
+        Ok(())
     }
 }
 

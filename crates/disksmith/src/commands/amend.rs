@@ -4,7 +4,7 @@ use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options, driver};
 
 use super::Verb;
-use super::common::{Purpose, Source};
+use super::common::{Purpose, Source, two_lines};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{join_lists, wants_help};
 use crate::progress::Progress;
@@ -74,7 +74,7 @@ impl Verb for Amend {
         let result = node.image.amend(&given, self.force, &mut |done, total| progress.show(done, total));
         progress.show(1, 1);
         progress.finish();
-        result?;
+        result.map_err(|error| two_lines(face, error, "Failed to turn zero into data clusters"))?;
         node.image.flush()?;
         Ok(DONE)
     }

@@ -81,6 +81,10 @@ impl Verb for Check {
         if report.corruptions_fixed > 0 || report.leaks_fixed > 0 {
             if !json {
                 text += &repaired(&report);
+            }
+            // qemu-img's results stay in its buffer while findings are told; scripts that merge
+            // both streams see them in that order.
+            if !face.drop_in {
                 self.print(face, &std::mem::take(&mut text));
             }
             let fixed = report;

@@ -7,7 +7,7 @@ use disksmith_formats::{Image, OpenMode, Snapshot as Record};
 use serde_json::json;
 
 use super::Verb;
-use super::common::{Form, Purpose, Source};
+use super::common::{Form, Purpose, Source, two_lines};
 use crate::face::{DONE, Face, Failure, Outcome, usage};
 use crate::render::{json::pretty, snapshots};
 
