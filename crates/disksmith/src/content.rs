@@ -50,9 +50,7 @@ fn partitions(disk: &dyn Disk, table: &Table, findings: &mut Findings) -> Result
     let boot = if has_boot_code(disk)? { "boot code, " } else { "" };
     let label = if table.label == Label::Gpt { "GPT" } else { "MBR" };
     let plural = if count == 1 { "" } else { "s" };
-    findings
-        .lines
-        .push(format!("{boot}{label} partition table, {count} partition{plural}"));
+    findings.lines.push(format!("{boot}{label} partition table, {count} partition{plural}"));
     let sector = u64::from(table.sector_size);
     let mut list = Vec::new();
     for partition in &table.partitions {

@@ -92,10 +92,11 @@ impl Verb for Check {
             report.corruptions_fixed = fixed.corruptions_fixed;
             report.leaks_fixed = fixed.leaks_fixed;
         }
-        self.print(face, &match json {
+        text += &match json {
             true => as_json(&report, &self.image, node.image.format()),
             false => as_text(&report),
-        });
+        };
+        self.print(face, &text);
         status(face, &report)
     }
 }

@@ -166,7 +166,11 @@ pub(crate) fn warn_if_guessed_raw(face: &Face, node: &Node, mode: OpenMode) {
 
 /// Where qemu-img tells what is wrong with a snapshot on a line of its own, and then what it
 /// could not do because of it.
-pub(crate) fn two_lines(face: &Face, error: disksmith_disk::Error, attempt: &str) -> disksmith_disk::Error {
+pub(crate) fn two_lines(
+    face: &Face,
+    error: disksmith_disk::Error,
+    attempt: &str,
+) -> disksmith_disk::Error {
     let message = error.to_string();
     if !face.drop_in || !message.starts_with("Snapshot L1 table") {
         return error;

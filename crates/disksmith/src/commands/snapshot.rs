@@ -58,7 +58,9 @@ impl Verb for Snapshot {
         if let Some(name) = &self.create {
             create(image, name).map_err(|e| e.context(format!("Could not create snapshot '{name}'")))?;
         } else if let Some(name) = &self.apply {
-            apply(image, name).map_err(|e| e.context(format!("Could not apply snapshot '{name}'")))?;
+            apply(image, name)
+                .map_err(|e| two_lines(face, e, "Failed to load snapshot"))
+                .map_err(|e| e.context(format!("Could not apply snapshot '{name}'")))?;
         } else if let Some(name) = &self.delete {
             delete(image, name).map_err(|e| e.context(format!("Could not delete snapshot '{name}'")))?;
         } else {
