@@ -184,7 +184,7 @@ pub fn parse_feature_names(header: &Header, cluster: &[u8]) -> Vec<FeatureName> 
         // Of several tables the last one counts.
         .last()
         .unwrap_or_default();
-    let names = table.chunks_exact(FEATURE_NAME_SIZE).filter_map(|entry| {
+    let names = table.chunks(FEATURE_NAME_SIZE).filter_map(|entry| {
         let (kind, rest) = entry.split_first()?;
         let (bit, name) = rest.split_first()?;
         let name = String::from_utf8_lossy(until_nul(name)).into_owned();
