@@ -109,7 +109,11 @@ impl<'a> Checker<'a> {
         match self.told {
             0..FINDINGS_MOST => (self.tell)(CheckFinding { text: text.into() }),
             FINDINGS_MOST => {
-                (self.tell)(CheckFinding { text: "Further findings are not told".into() })
+                let what = match text.into().starts_with("Leaked cluster") {
+                    true => "Leaked clusters from here on",
+                    false => "Further findings",
+                };
+                (self.tell)(CheckFinding { text: format!("{what} are counted, not listed") });
             }
             _ => {}
         }

@@ -67,7 +67,10 @@ impl Editor<'_> {
             // Counts beyond the end of the file make no sense; a damaged table that points at
             // one block again and again has billions of them.
             if used && cluster > end {
-                return Err(Error::new(Kind::Corrupt, "clusters beyond the end of the image are in use"));
+                return Err(Error::new(
+                    Kind::Corrupt,
+                    "clusters beyond the end of the image are in use",
+                ));
             }
             cluster += 1;
             if used {
