@@ -46,6 +46,11 @@ impl SliceCache {
         }
     }
 
+    /// Bytes per slice.
+    pub(super) fn slice_size(&self) -> u64 {
+        self.size
+    }
+
     /// The bytes at `offset` up to the end of their slice.
     pub(super) fn read(&mut self, storage: &dyn Disk, offset: u64) -> Result<&[u8]> {
         let within = (offset % self.size) as usize;

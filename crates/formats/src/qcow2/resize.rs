@@ -14,6 +14,8 @@ const LINK_STEP: u64 = 4096;
 /// Written at once for full preallocation, in bytes.
 const WRITE_STEP: u64 = 1 << 20;
 const SECTOR: u64 = 512;
+/// Parts of refcount blocks that are looked through for the end of the file.
+const SEARCH_MOST: u32 = 4096;
 
 impl Qcow2 {
     /// Changes the guest-visible size.
@@ -303,17 +305,38 @@ impl Meta {
     /// Cuts the file behind the last cluster that is in use.
     pub(super) fn truncate_storage(&mut self) -> Result<()> {
         let size = self.storage.size();
-        let mut end = self.shape.clusters(size);
-        while end > 1 && self.refcount(end - 1)? == 0 {
-            end -= 1;
-        }
-        let used = end * self.shape.cluster_size();
+        let Some(last) = self.last_used()? else { return Ok(()) };
+        let used = (last + 1) * self.shape.cluster_size();
         if used < size {
             // Counts of what is cut off must be in the file first.
             self.storage.flush()?;
             self.storage.set_size(used)?;
         }
         Ok(())
+    }
+
+    /// The last cluster that is counted; nothing if that takes too long to find out.
+    fn last_used(&mut self) -> Result<Option<u64>> {
+        let order = self.shape.refcount_order;
+        let slice = self.blocks.slice_size();
+        let mut budget = SEARCH_MOST;
+        for index in (0..self.table.len() as u64).rev() {
+            let first = index << self.shape.block_bits();
+            let Some(block) = self.block_place(first)? else { continue };
+            for part in (0..self.shape.cluster_size() / slice).rev() {
+                let start = part * slice;
+                budget -= 1;
+                if budget == 0 {
+                    return Ok(None);
+                }
+                let bytes = self.blocks.read(&*self.storage, block + start)?;
+                let Some(at) = bytes.iter().rposition(|byte| *byte != 0) else { continue };
+                let highest = bytes.get(at).map_or(0, |byte| 7 - byte.leading_zeros());
+                let bit = (start + at as u64) * 8 + if order < 3 { u64::from(highest) } else { 0 };
+                return Ok(Some(first + (bit >> order)));
+            }
+        }
+        Ok(None)
     }
 
     /// Links storage to up to `most` clusters from `guest` on that have none, as far as they
