@@ -48,13 +48,16 @@ pub struct TreeMount {
     tree: Arc<dyn Tree>,
     changed: Arc<AtomicBool>,
     root: u64,
+    checked: bool,
 }
 
 impl TreeMount {
-    /// A mount of `tree`. It is not closed when the mount ends: that is the caller's.
-    pub fn new(tree: Arc<dyn Tree>) -> Self {
+    /// A mount of `tree`. It is not closed when the mount ends: that is the caller's. `checked`:
+    /// the kernel is to check permissions by modes and access lists; else whoever gets at the
+    /// mount may all.
+    pub fn new(tree: Arc<dyn Tree>, checked: bool) -> Self {
         let root = tree.root();
-        Self { tree, changed: Arc::default(), root }
+        Self { tree, changed: Arc::default(), root, checked }
     }
 
     /// Makes changes durable now and then, as long as the mount lives.
@@ -197,11 +200,14 @@ impl Filesystem for TreeMount {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
         ] {
             let _ = config.add_capabilities(wish);
+        }
+        // To the kernel it means that permissions are checked, too.
+        if self.checked {
+            let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
         }
         if !self.tree.read_only() {
             self.commit_regularly();

@@ -70,7 +70,8 @@ impl Verb for Mount {
             read_only: read_only || tree.read_only(),
             ..options
         };
-        let mounted = Mounted::new(TreeMount::new(tree.clone()), &self.directory, &options)?;
+        let mount = TreeMount::new(tree.clone(), options.default_permissions);
+        let mounted = Mounted::new(mount, &self.directory, &options)?;
         let finish = move || {
             tree.close()?;
             opened.close()
