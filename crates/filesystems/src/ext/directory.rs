@@ -39,7 +39,8 @@ pub(crate) fn check_name(name: &[u8]) -> Result<()> {
 impl Core {
     /// Blocks of a directory.
     pub(crate) fn directory_blocks(&self, directory: &Inode) -> u64 {
-        (directory.size() >> self.shape.block_bits).min(u32::MAX.into())
+        // Directories have no holes: a length beyond the filesystem's is nonsense.
+        (directory.size() >> self.shape.block_bits).min(u32::MAX.into()).min(self.shape.blocks)
     }
 
     /// A directory's block by its number in the directory; `None` for a hole.

@@ -58,6 +58,12 @@ impl Core {
             at += run.length;
             if run.place.is_some() {
                 runs.push(run);
+                if runs.len() as u64 > self.shape.blocks {
+                    return Err(corrupt(format!(
+                        "inode {} maps blocks again and again",
+                        inode.number
+                    )));
+                }
             }
         }
         Ok(runs)
