@@ -157,6 +157,10 @@ impl Qcow2 {
     /// repaired.
     fn prepare_for_writing(&self) -> Result<()> {
         let mut meta = lock(&self.meta);
+        let (l1, entries) = (meta.header.l1_table_offset, meta.header.l1_size);
+        if self.mode == OpenMode::Write && entries > 0 && l1 >= self.storage.size() {
+            return Err(Error::new(Kind::Corrupt, "L1 table lies beyond the end of the image"));
+        }
         if meta.header.autoclear_features & !layout::AUTOCLEAR_KNOWN != 0 {
             meta.header.autoclear_features &= layout::AUTOCLEAR_KNOWN;
             meta.write_features()?;

@@ -264,9 +264,18 @@ fn refcount_table_bytes(header: &Header) -> u64 {
 /// Reads a table of 64-bit entries. What lies past the end of the file is zero, so that a
 /// table which is only claimed costs no reading.
 pub(super) fn read_table(storage: &dyn Disk, offset: u64, entries: u64) -> Result<Vec<u64>> {
-    let mut bytes = vec![0; entries.saturating_mul(8) as usize];
-    read_padded(storage, &mut bytes, offset)?;
-    Ok(bytes.chunks_exact(8).map(|b| disksmith_disk::bytes::be64(b, 0).unwrap_or(0)).collect())
+    const STEP: u64 = 64 << 10;
+    let mut table = vec![0; entries as usize];
+    let stored = storage.size().saturating_sub(offset).min(entries.saturating_mul(8));
+    let mut bytes = vec![0; STEP as usize];
+    for (part, start) in table.chunks_mut(STEP as usize / 8).zip((0..stored).step_by(STEP as usize)) {
+        let piece = &mut bytes[..part.len() * 8];
+        read_padded(storage, piece, offset + start)?;
+        for (entry, raw) in part.iter_mut().zip(piece.chunks_exact(8)) {
+            *entry = disksmith_disk::bytes::be64(raw, 0).unwrap_or(0);
+        }
+    }
+    Ok(table)
 }
 
 fn extra_too_large(index: usize) -> Error {

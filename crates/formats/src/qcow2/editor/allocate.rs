@@ -23,7 +23,10 @@ impl Editor<'_> {
             let entries = shape.block_entries();
             let blocks = start / entries..=(start + clusters - 1) / entries;
             match blocks.into_iter().find(|index| !self.has_block(*index)) {
-                None => break start,
+                None => {
+                    self.guard(start << shape.cluster_bits, clusters << shape.cluster_bits)?;
+                    break start;
+                }
                 Some(index) => self.add_block(index)?,
             }
         };
@@ -97,6 +100,7 @@ impl Editor<'_> {
         let shape = self.roots.shape;
         let cluster = index * shape.block_entries();
         let offset = cluster << shape.cluster_bits;
+        self.guard(offset, shape.cluster_size())?;
         let mut bytes = vec![0; shape.cluster_size() as usize];
         super::super::check::refcount_set(&mut bytes, shape.refcount_order, 0, 1);
         self.storage.write_at(&bytes, offset)?;
@@ -132,6 +136,7 @@ impl Editor<'_> {
         if clusters << shape.cluster_bits > REFCOUNT_TABLE_MOST.max(shape.cluster_size()) {
             return Err(Error::new(Kind::OutOfSpace, "File too large"));
         }
+        self.guard(base << shape.cluster_bits, (blocks + clusters) << shape.cluster_bits)?;
         let mut table = self.table.clone();
         table.resize((clusters << shape.cluster_bits) as usize / 8, 0);
         for number in 0..blocks {

@@ -7,6 +7,7 @@
 
 mod allocate;
 mod bitmaps;
+mod guard;
 mod header;
 mod refcounts;
 mod references;
@@ -33,6 +34,8 @@ pub(super) struct Editor<'a> {
     blocks: BTreeMap<u64, Block>,
     /// No cluster below this one is free.
     first_free: u64,
+    /// Where metadata lay before the first allocation.
+    occupied: Option<guard::Occupied>,
 }
 
 impl<'a> Editor<'a> {
@@ -42,7 +45,7 @@ impl<'a> Editor<'a> {
         let place = roots.header.refcount_table_offset;
         let table = read_table(storage, place, roots.refcount_table_bytes() / 8)?;
         let table = table.into_iter().map(|entry| entry & !0x1ff).collect();
-        Ok(Self { storage, roots, table, blocks: BTreeMap::new(), first_free: 0 })
+        Ok(Self { storage, roots, table, blocks: BTreeMap::new(), first_free: 0, occupied: None })
     }
 
     /// Makes all refcount changes durable, with everything written before.

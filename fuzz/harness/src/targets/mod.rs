@@ -1,0 +1,6 @@
+//! The targets, by what they parse.
+
+pub(crate) mod codec;
+pub(crate) mod luks;
+pub(crate) mod qcow2;
+pub(crate) mod text;
