@@ -6,6 +6,9 @@ use super::super::open::REFCOUNT_TABLE_MOST;
 use super::Editor;
 use super::refcounts::Block;
 
+/// Clusters looked at for a free one; then the end of the file is taken. 16 Mi clusters of 64 KiB
+/// are a tebibyte.
+const SEARCH_MOST: u64 = 1 << 24;
 /// Host offsets have 56 bits.
 const HOST_MOST: u64 = 1 << 56;
 
@@ -64,6 +67,7 @@ impl Editor<'_> {
         let mut start = self.first_free;
         let mut cluster = start;
         let mut nothing_free = true;
+        let searched_from = start;
         let end = self.roots.shape.clusters(self.storage.size());
         while cluster < start + clusters {
             let used = self.refcount(cluster)? != 0;
@@ -82,6 +86,9 @@ impl Editor<'_> {
             nothing_free &= used;
             if nothing_free {
                 self.first_free = cluster;
+            }
+            if cluster - searched_from == SEARCH_MOST && cluster < end {
+                (start, cluster, nothing_free) = (end, end, false);
             }
         }
         Ok(start)
