@@ -31,7 +31,7 @@ fn say(line: &str, folder: &Path, tools: &Path) -> Said {
     let line = line.strip_prefix("$ ").unwrap_or(line);
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
     let output = Command::new("timeout")
-        .args(["20", "sh", "-c", line])
+        .args(["120", "sh", "-c", line])
         .current_dir(folder)
         .env("PATH", path)
         .env("TZ", "UTC")

@@ -58,6 +58,8 @@ impl Checker<'_> {
         let per_block = shape.block_entries();
         let mut plan = Plan::default();
         let mut open: BTreeSet<u64> = BTreeSet::new();
+        // New structures may lie a little past the end of the file, references must not lie far.
+        let most = self.clusters.saturating_add(2 * per_block);
         for page in self.counter.page_numbers() {
             let counted = self.counter.page(page).is_some_and(|p| !disksmith_disk::is_zero(p));
             if counted {
@@ -66,6 +68,12 @@ impl Checker<'_> {
         }
         loop {
             while let Some(index) = open.pop_first() {
+                if index.saturating_mul(per_block) > most {
+                    return Err(Error::new(
+                        Kind::Corrupt,
+                        "the image refers to clusters far beyond the end of the file",
+                    ));
+                }
                 if let std::collections::btree_map::Entry::Vacant(place) = plan.blocks.entry(index)
                 {
                     let cluster = free_run(&self.counter, index * per_block, 1);

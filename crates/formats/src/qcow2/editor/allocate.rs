@@ -17,8 +17,14 @@ impl Editor<'_> {
     pub(in super::super) fn allocate(&mut self, bytes: u64) -> Result<u64> {
         let shape = self.roots.shape;
         let clusters = shape.clusters(bytes.max(1));
+        // Each round but the last makes a block; so many blocks describe the clusters, and more
+        // are needed only where the counts make no sense.
+        let mut rounds = clusters / shape.block_entries() + 8;
         let start = loop {
             let start = self.free_run(clusters)?;
+            rounds = rounds.checked_sub(1).ok_or_else(|| {
+                Error::new(Kind::Corrupt, "no free clusters are found: the refcounts make no sense")
+            })?;
             if (start + clusters) << shape.cluster_bits > HOST_MOST {
                 return Err(Error::new(Kind::OutOfSpace, "File too large"));
             }
