@@ -220,7 +220,8 @@ fn use_it(root: &Path) {
     fs::remove_dir_all(root.join("deep")).unwrap();
     for number in 0..300 {
         fs::create_dir_all(root.join(format!("made/{}", number % 7))).unwrap();
-        fs::write(root.join(format!("made/{}/{number}", number % 7)), vec![7; number * 50]).unwrap();
+        fs::write(root.join(format!("made/{}/{number}", number % 7)), vec![7; number * 50])
+            .unwrap();
     }
     let status = run("git", &["--version"]);
     assert!(status.status.success());

@@ -46,8 +46,7 @@ fn no_input_breaks_a_target() {
 }
 
 fn past_crashes(target: &Target, faults: &mut Vec<String>) {
-    let folder =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../regressions").join(target.name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../regressions").join(target.name);
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let data = std::fs::read(entry.path()).unwrap();
@@ -74,9 +73,14 @@ fn mutants(target: &Target, inputs: u64, seed: u64, faults: &mut Vec<String>) {
         let seed_data: &Vec<u8> = rng.pick(&seeds);
         let data = mutate::mutant(seed_data, target.fields, &mut rng);
         if let Err(why) = attempt(target, &data) {
-            let kept = std::env::temp_dir().join(format!("disksmith-{}-{seed}-{number}", target.name));
-            let kept = std::fs::write(&kept, &data).map_or_else(|e| e.to_string(), |()| kept.display().to_string());
-            faults.push(format!("{}: seed {seed} number {number}: {why} (kept as {kept})", target.name));
+            let kept =
+                std::env::temp_dir().join(format!("disksmith-{}-{seed}-{number}", target.name));
+            let kept = std::fs::write(&kept, &data)
+                .map_or_else(|e| e.to_string(), |()| kept.display().to_string());
+            faults.push(format!(
+                "{}: seed {seed} number {number}: {why} (kept as {kept})",
+                target.name
+            ));
             if faults.len() > 20 {
                 return;
             }

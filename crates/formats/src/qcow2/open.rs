@@ -268,7 +268,8 @@ pub(super) fn read_table(storage: &dyn Disk, offset: u64, entries: u64) -> Resul
     let mut table = vec![0; entries as usize];
     let stored = storage.size().saturating_sub(offset).min(entries.saturating_mul(8));
     let mut bytes = vec![0; STEP as usize];
-    for (part, start) in table.chunks_mut(STEP as usize / 8).zip((0..stored).step_by(STEP as usize)) {
+    for (part, start) in table.chunks_mut(STEP as usize / 8).zip((0..stored).step_by(STEP as usize))
+    {
         let piece = &mut bytes[..part.len() * 8];
         read_padded(storage, piece, offset + start)?;
         for (entry, raw) in part.iter_mut().zip(piece.chunks_exact(8)) {

@@ -17,7 +17,10 @@ pub(crate) const HEADER: Target = Target {
     },
     seeds: || {
         let options = CreateOptions { iter_time_ms: 1, ..CreateOptions::default() };
-        create(&options, b"secret").map(|made| made.to_bytes()[..4096].to_vec()).into_iter().collect()
+        create(&options, b"secret")
+            .map(|made| made.to_bytes()[..4096].to_vec())
+            .into_iter()
+            .collect()
     },
     fields: fields::luks::FIELDS,
 };

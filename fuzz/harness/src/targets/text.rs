@@ -8,7 +8,9 @@ use crate::Target;
 pub(crate) const SIZES: Target = Target {
     name: "sizes",
     run: |data| drop(parse_size(&String::from_utf8_lossy(data))),
-    seeds: || ["10G", "1.5T", "63s", "0xffffffff", "10MiB", "18446744073709551615"].map(bytes).to_vec(),
+    seeds: || {
+        ["10G", "1.5T", "63s", "0xffffffff", "10MiB", "18446744073709551615"].map(bytes).to_vec()
+    },
     fields: &[],
 };
 
