@@ -11,10 +11,9 @@ pub const MAX_STEPS: u64 = 400_000;
 pub const MAX_BYTES: u64 = 1 << 30;
 /// Memory that one input may use, in bytes (held by the test that runs the targets).
 pub const MAX_MEMORY: usize = 64 << 20;
-/// A write past this has gone astray.
-const MAX_FILE: u64 = 1 << 40;
-/// A repair may make a file longer, up to a block that the image claims to have: as qemu-img does.
-const MAX_SIZE: u64 = 1 << 56;
+/// A file that grows past this has gone astray. A repair may make it long (and sparse), up to a
+/// block that the image claims to have: as qemu-img does.
+const MAX_FILE: u64 = 1 << 56;
 
 /// A memory disk with a budget.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ impl Disk for Metered {
     }
 
     fn set_size(&self, size: u64) -> Result<()> {
-        assert!(size < MAX_SIZE, "the file would get {size} bytes");
+        Self::check_end(size);
         self.disk.set_size(size)
     }
 }
