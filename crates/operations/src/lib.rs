@@ -32,7 +32,7 @@ pub use commit::{CommitRequest, commit};
 pub use compare::{CompareError, CompareRequest, CompareStage, Comparison, Verdict, compare};
 pub use convert::{ConvertRequest, Offload, convert};
 pub use dd::{DdConv, DdPlan, DdRequest, dd};
-pub use measure::{Measured, data_bytes, measure_raw};
+pub use measure::for_each_data;
 pub use observer::{Observer, Silent};
 pub use rebase::{RebaseRequest, rebase, rebase_unsafe};
 pub use resize::{SizeChange, resize};

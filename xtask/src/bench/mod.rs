@@ -13,7 +13,7 @@ use crate::Outcome;
 
 const USAGE: &str =
     "usage: cargo xtask bench [--dir DIR] [--runs N] [--size BYTES] [--only TEXT] [--report]
-  --dir DIR     where the images are made (default: /dev/shm; needs four times the size)
+  --dir DIR     where the images are made (default: the build's target folder; needs five times the size)
   --runs N      interleaved runs of each case (default 5)
   --size BYTES  guest data of the test disk (default 3 GiB)
   --only TEXT   only cases whose names contain TEXT
@@ -79,13 +79,16 @@ fn build() -> Result<PathBuf, String> {
     crate::succeed(
         Command::new(cargo).args(["build", "--release", "-p", "disksmith"]).current_dir(&root),
     )?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    Ok(target.join("release/disksmith"))
+    Ok(target().join("release/disksmith"))
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or(crate::root().join("target"), PathBuf::from)
 }
 
 fn parse(arguments: &[String]) -> Result<Settings, String> {
     let mut settings = Settings {
-        dir: "/dev/shm".into(),
+        dir: target(),
         runs: 5,
         size: 3 << 30,
         only: String::new(),

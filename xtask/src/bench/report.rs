@@ -12,6 +12,9 @@ const BARE_TARGET: f64 = 1.15;
 /// How much larger than qemu-img's a compressed image may be.
 const SIZE_TARGET: f64 = 1.02;
 
+/// Ends the part of the page that a run makes anew.
+const END: &str = "\n<!-- end of what `cargo xtask bench --report` writes -->\n";
+
 /// One line for the terminal.
 pub(super) fn line(result: &Measured) -> String {
     let cost = |who| result.costs.get(&who).copied();
@@ -53,8 +56,15 @@ pub(super) fn write(
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|error| format!("{}: {error}", path.display()))
     };
-    save("docs/performance.md", &page(bench, runs, results))?;
+    let old = std::fs::read_to_string(root.join("docs/performance.md")).unwrap_or_default();
+    save("docs/performance.md", &replaced(&old, &page(bench, runs, results)))?;
     save("bench/results.tsv", &table(results))
+}
+
+/// The page with its measured part made anew; what other programs and people wrote below stays.
+fn replaced(old: &str, measured: &str) -> String {
+    let rest = old.split_once(END).map_or("", |(_, rest)| rest);
+    format!("{measured}{END}{rest}")
 }
 
 fn page(bench: &Bench, runs: usize, results: &[Measured]) -> String {

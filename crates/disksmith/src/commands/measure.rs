@@ -2,7 +2,6 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{OpenMode, driver};
-use disksmith_operations::Measured;
 use serde_json::{Map, json};
 
 use super::Verb;
@@ -10,6 +9,7 @@ use super::common::{Form, Purpose, Source};
 use super::convert::{snapshot_name, view};
 use crate::face::{DONE, Face, Outcome, refuse};
 use crate::making::{Plan, join_lists, wants_help};
+use crate::measuring::{Measured, measure};
 use crate::render::json::pretty;
 use crate::render::options;
 
@@ -89,7 +89,7 @@ impl Verb for Measure {
         }
         let size = node.as_ref().map_or(size.unwrap_or(0), |node| disksmith_disk::Disk::size(&*node.image));
         plan.options.set("size", size.to_string());
-        let measured = crate::measuring::measure(&plan, node.as_ref(), size)?;
+        let measured = measure(&plan, node.as_ref(), size)?;
         let Some(measured) = measured else {
             return Err(Error::new(
                 Kind::Unsupported,

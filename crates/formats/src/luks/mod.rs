@@ -295,6 +295,11 @@ fn reserve(storage: &dyn Disk, old: u64, size: u64, mode: Preallocation) -> Resu
     }
 }
 
+/// Bytes before the payload of a volume made with the `create` options `options`.
+pub fn header_length(options: &Options) -> Result<u64> {
+    luks::header_length(&create_options(options, "")?)
+}
+
 /// The options of a new volume, named with a prefix.
 pub(crate) fn create_options(options: &Options, prefix: &str) -> Result<luks::CreateOptions> {
     let mut result = luks::CreateOptions::default();

@@ -62,6 +62,11 @@ impl Measure {
         self.shape.cluster_size()
     }
 
+    /// Whether all guest bytes count as stored, whatever is told.
+    pub fn stores_all(&self) -> bool {
+        self.all
+    }
+
     /// Counts a run of data. Runs come in ascending order.
     pub fn add_data(&mut self, offset: u64, length: u64) {
         let cluster_size = self.shape.cluster_size();
