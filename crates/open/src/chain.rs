@@ -42,6 +42,12 @@ impl Node {
         std::iter::successors(Some(self), |node| node.backing.as_deref())
     }
 
+    /// Writes everything that waits and leaves the image clean. Verbs that write end with this:
+    /// what dropping an image does cannot fail for anyone to see.
+    pub fn close(&self) -> Result<()> {
+        self.image.close().with_context(|| format!("Could not close '{}'", self.shown))
+    }
+
     /// The name that says how to open it again: its path, or an option tree if there is more
     /// to say than that.
     pub fn filename(&self) -> String {

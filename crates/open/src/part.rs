@@ -69,7 +69,7 @@ impl OpenedDisk {
 
     /// Writes everything that waits and leaves the image clean.
     pub fn close(&self) -> Result<()> {
-        self.node.image.close().with_context(|| format!("Could not close '{}'", self.shown))
+        self.node.close()
     }
 
     /// The disk as a node of its own, for operations that work on chains. A plain image is

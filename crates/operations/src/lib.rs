@@ -31,6 +31,7 @@ pub use bitmaps::{copy_bitmaps, merge_bitmaps};
 pub use commit::{CommitRequest, commit};
 pub use compare::{CompareError, CompareRequest, CompareStage, Comparison, Verdict, compare};
 pub use convert::{ConvertRequest, Offload, convert};
+pub use disksmith_codec::DeflateWindow;
 pub use dd::{DdConv, DdPlan, DdRequest, dd};
 pub use measure::for_each_data;
 pub use observer::{Observer, Silent};

@@ -75,7 +75,7 @@ impl Verb for Amend {
         progress.show(1, 1);
         progress.finish();
         result.map_err(|error| two_lines(face, error, "Failed to turn zero into data clusters"))?;
-        node.image.flush()?;
+        node.close()?;
         Ok(DONE)
     }
 }

@@ -92,6 +92,9 @@ impl Verb for Bench {
             Kind::InvalidInput => Error::new(Kind::Io, "Failed request: Input/output error"),
             _ => error.context("Failed request"),
         })?;
+        if self.write {
+            node.close()?;
+        }
         face.print(&format!("Run completed in {:.3} seconds.\n", elapsed.as_secs_f64()));
         Ok(DONE)
     }

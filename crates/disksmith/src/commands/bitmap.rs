@@ -107,7 +107,7 @@ impl Verb for Bitmap {
                 error.context(format!("Operation {} on bitmap {} failed", action.word(), self.bitmap))
             })?;
         }
-        node.image.flush()?;
+        node.close()?;
         Ok(DONE)
     }
 }

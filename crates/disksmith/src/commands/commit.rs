@@ -64,6 +64,8 @@ impl Verb for Commit {
         );
         watch.finish();
         result?;
+        base.close()?;
+        top.close()?;
         if !self.quiet {
             face.print("Image committed.\n");
         }

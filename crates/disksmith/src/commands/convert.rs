@@ -3,7 +3,7 @@
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options};
 use disksmith_open::{Cache, ImageSpec, Locking, Node, chain_extents};
-use disksmith_operations::{ConvertRequest, Offload, convert, snapshot_view};
+use disksmith_operations::{ConvertRequest, DeflateWindow, Offload, convert, snapshot_view};
 
 use super::Verb;
 use super::common::{Purpose, Source, warn_if_guessed_raw};
@@ -97,7 +97,8 @@ impl Verb for Convert {
 
     fn run(self, face: &Face) -> Outcome {
         let numbers = self.numbers()?;
-        let lists = join_lists(&self.options)?;
+        let mut lists = join_lists(&self.options)?;
+        let packing = Packing::take(face, &mut lists)?;
         self.check_combination()?;
         let target = self.images.last().cloned().unwrap_or_default();
         let format = self.format(face, &target);
@@ -138,6 +139,8 @@ impl Verb for Convert {
                 target_has_backing: node.backing.is_some()
                     && (made.is_some() || self.backing.is_some()),
                 compress: self.compress,
+                level: packing.level,
+                deflate_window: packing.deflate_window,
                 sparse_size: numbers.sparse,
                 threads: numbers.threads,
                 out_of_order: self.oob_writes,
@@ -152,11 +155,51 @@ impl Verb for Convert {
         );
         watch.finish();
         result?;
+        node.close()?;
         drop(node);
         if let Some(made) = made {
             made.keep()?;
         }
         Ok(DONE)
+    }
+}
+
+const PACKING_HELP: &str = "
+Options of compressing (-c):
+  compression_level=<num> - Speed against size: 1 to 9 for zlib, 1 to 19 for zstd
+  deflate_window=<str>   - How far zlib matches reach: 4k (every reader), 32k (smaller; not read by all)
+";
+
+/// How `-c` compresses: options of the conversion, not of the image.
+#[derive(Default)]
+struct Packing {
+    level: Option<u8>,
+    deflate_window: DeflateWindow,
+}
+
+impl Packing {
+    /// Takes its options out of those for the image. qemu-img knows none of them.
+    fn take(face: &Face, options: &mut Options) -> Result<Self, Failure> {
+        let mut packing = Self::default();
+        if face.drop_in {
+            return Ok(packing);
+        }
+        if let Some(text) = options.take("compression_level") {
+            match text.parse() {
+                Ok(level) => packing.level = Some(level),
+                Err(_) => return refuse(format!("compression_level is a number, not '{text}'")),
+            }
+        }
+        packing.deflate_window = match options.take("deflate_window").as_deref() {
+            None | Some("4k") => DeflateWindow::Kib4,
+            Some("32k") => DeflateWindow::Kib32,
+            Some(other) => {
+                return refuse(format!(
+                    "deflate_window is 4k, which every reader accepts, or 32k, not '{other}'"
+                ));
+            }
+        };
+        Ok(packing)
     }
 }
 
@@ -370,6 +413,9 @@ impl Convert {
 fn help(face: &Face, format: &str, has_target: bool) -> Outcome {
     let driver = creatable(format)?;
     face.print(&options::create_help(driver, has_target));
+    if !face.drop_in && can_compress(driver) {
+        face.print(PACKING_HELP);
+    }
     Ok(DONE)
 }
 

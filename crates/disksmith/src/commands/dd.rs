@@ -100,6 +100,7 @@ impl Verb for Dd {
         let result = dd(&request, &watch);
         watch.finish();
         result?;
+        target.close()?;
         drop(target);
         made.keep()?;
         Ok(DONE)

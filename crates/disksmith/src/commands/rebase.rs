@@ -76,6 +76,7 @@ impl Verb for Rebase {
         let result = self.change(face, &node, &name, cache, &watch);
         watch.finish();
         result?;
+        node.close()?;
         Ok(DONE)
     }
 }

@@ -57,7 +57,7 @@ impl Verb for Resize {
             return Ok(FAILED);
         }
         image.resize(ResizeRequest { size, preallocation })?;
-        image.flush()?;
+        node.close()?;
         if !self.quiet {
             face.print("Image resized.\n");
         }

@@ -66,6 +66,9 @@ impl Verb for Snapshot {
         } else {
             self.show(face, image)?;
         }
+        if changes {
+            node.close()?;
+        }
         Ok(DONE)
     }
 }
