@@ -13,7 +13,7 @@ pub(crate) fn all(arguments: &[String]) -> Outcome {
 pub(crate) fn crash(arguments: &[String]) -> Outcome {
     let states = arguments.first().map_or("1000000", String::as_str);
     release_tests(
-        &["--workspace", "--test", "crash*"],
+        &["--workspace", "--test", "crash*", "--test", "ext_crash"],
         &["--".into(), "--nocapture".into()],
         &[("DISKSMITH_LONG", "1"), ("DISKSMITH_CRASH_STATES", states)],
     )

@@ -280,14 +280,20 @@ impl Core {
             self.super_mut().set_free_blocks(free);
             at = stop;
         }
-        if !self.content.is_empty() {
-            for block in start..start + count {
-                if self.content.contains(&block) {
-                    self.forget(block);
-                }
+        self.forget_content(start, count);
+        Ok(())
+    }
+
+    /// File content of these blocks that waits in memory is of no interest any more.
+    pub(crate) fn forget_content(&mut self, start: u64, count: u64) {
+        if self.content.is_empty() {
+            return;
+        }
+        for block in start..start + count {
+            if self.content.contains(&block) {
+                self.forget(block);
             }
         }
-        Ok(())
     }
 
     /// One block for metadata.

@@ -37,7 +37,8 @@ struct Undo {
     groups: HashMap<u32, GroupDescriptor>,
     superblock: Option<Box<Superblock>>,
     freed: Vec<(u64, u64)>,
-    revoked: Vec<u64>,
+    /// Whether the block was revoked before.
+    revoked: HashMap<u64, bool>,
     truncated: Vec<u32>,
 }
 
@@ -51,6 +52,8 @@ pub(crate) struct Transaction {
     pub(crate) freed: HashMap<u32, Vec<u8>>,
     /// Blocks in the log that must not be replayed any more.
     pub(crate) revoked: HashSet<u64>,
+    /// Of those, the ones whose place holds newer content already.
+    pub(crate) overwritten: HashSet<u64>,
     /// Files cut in the middle of a block.
     pub(crate) truncated: HashSet<u32>,
     /// Blocks that were new here; without a journal they are written first.
@@ -253,6 +256,12 @@ impl Core {
 
     fn enter(&mut self, number: u64, data: Block, content: bool) -> &mut Vec<u8> {
         self.transaction.dirty.insert(number);
+        if self.transaction.revoked.remove(&number) {
+            // A revoke holds for what the same transaction logs, too.
+            if let Some(undo) = &mut self.undo {
+                undo.revoked.entry(number).or_insert(true);
+            }
+        }
         let cache = self.cache.get_mut().unwrap_or_else(PoisonError::into_inner);
         let known = match &mut self.undo {
             Some(undo) => {
@@ -281,8 +290,16 @@ impl Core {
         let logged = self.journal.as_ref().is_some_and(|journal| journal.holds(number));
         if logged && self.transaction.revoked.insert(number) {
             if let Some(undo) = &mut self.undo {
-                undo.revoked.push(number);
+                undo.revoked.entry(number).or_insert(false);
             }
+        }
+    }
+
+    /// Blocks are about to be written in place: what the log holds of them must stay there.
+    pub(crate) fn note_overwritten(&mut self, start: u64, count: u64) {
+        let Transaction { revoked, overwritten, .. } = &mut self.transaction;
+        if !revoked.is_empty() {
+            overwritten.extend((start..start + count).filter(|number| revoked.contains(number)));
         }
     }
 
@@ -309,6 +326,16 @@ impl Core {
 
     pub(crate) fn set_block_state(&mut self, number: u64, state: State) {
         self.cache_mut().set_state(number, state);
+    }
+
+    /// The block is in its place now. File content leaves the memory: it is written in place later
+    /// on, which a copy kept here would not notice.
+    pub(crate) fn settle(&mut self, number: u64) {
+        if self.content.remove(&number) {
+            self.cache_mut().remove(number);
+        } else {
+            self.cache_mut().set_state(number, State::Clean);
+        }
     }
 
     pub(crate) fn blocks_in(&self, state: State) -> Vec<u64> {
@@ -357,8 +384,11 @@ impl Core {
         for (start, count) in undo.freed {
             self.mark_freed(start, count, false);
         }
-        for number in undo.revoked {
-            self.transaction.revoked.remove(&number);
+        for (number, before) in undo.revoked {
+            match before {
+                true => self.transaction.revoked.insert(number),
+                false => self.transaction.revoked.remove(&number),
+            };
         }
         for inode in undo.truncated {
             self.transaction.truncated.remove(&inode);

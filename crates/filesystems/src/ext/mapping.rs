@@ -218,6 +218,8 @@ impl Core {
         while at < to {
             let run = self.map(inode, at, (to - at).min(32767))?;
             if let Some(place) = run.place.filter(|_| !run.unwritten) {
+                // What comes next is written in place, and must not be hidden by this.
+                self.forget_content(place, run.length);
                 let extent =
                     Extent { start: at as u32, length: run.length as u32, place, unwritten: true };
                 self.replace_extents(inode, at, at + run.length, &[extent])?;

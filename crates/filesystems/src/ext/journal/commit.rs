@@ -306,6 +306,9 @@ impl Core {
         logged.sort_unstable();
         let mut run: (u64, Vec<u8>) = (0, Vec::new());
         for (number, (at, escaped)) in logged {
+            if self.transaction.overwritten.contains(&number) {
+                continue;
+            }
             let kept = self.logged_block(number);
             let data = match kept {
                 Some(data) => data,
@@ -322,8 +325,7 @@ impl Core {
             };
             self.gather(&mut run, number, &data)?;
             if self.logged_block(number).is_some() {
-                self.set_block_state(number, State::Clean);
-                self.content.remove(&number);
+                self.settle(number);
             }
         }
         self.gather_end(&mut run)?;
@@ -372,8 +374,7 @@ impl Core {
         }
         self.gather_end(&mut run)?;
         for number in numbers {
-            self.set_block_state(*number, State::Clean);
-            self.content.remove(number);
+            self.settle(*number);
         }
         Ok(())
     }
