@@ -27,7 +27,7 @@ pub(crate) fn command() -> Command {
 
 /// Parses and runs. Answers the exit status.
 pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
-    let words = std::iter::once("disksmith").chain(arguments.iter().map(String::as_str));
+    let words = std::iter::once("disksmith".to_string()).chain(progress_joined(arguments));
     let matches = match command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return refused(face, &error),
@@ -47,6 +47,19 @@ pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
             crate::face::FAILED
         }
     }
+}
+
+/// `--progress json` is `--progress=json`: the form may be left out, so that clap only takes it
+/// joined.
+fn progress_joined(arguments: &[String]) -> Vec<String> {
+    let mut joined: Vec<String> = Vec::with_capacity(arguments.len());
+    for word in arguments {
+        match joined.last_mut() {
+            Some(last) if last == "--progress" && word == "json" => *last += "=json",
+            _ => joined.push(word.clone()),
+        }
+    }
+    joined
 }
 
 /// Help and version are no errors; everything else is one line and a hint.

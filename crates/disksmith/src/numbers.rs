@@ -1,17 +1,24 @@
-//! Numbers as qemu-img reads them, with its words for what is wrong with them.
+//! Numbers as qemu-img reads them, with its words for what is wrong with them; the native face
+//! reads more units.
 
 use disksmith_disk::{Error, Kind};
 
-use crate::face::Failure;
+use crate::face::{Face, Failure};
 
 /// Reads a size in bytes from 0 to 2^63 - 1; `what` names it in the error.
-pub(crate) fn size(what: &str, text: &str) -> Result<u64, Failure> {
-    bounded(what, text, 0, i64::MAX as u64)
+pub(crate) fn size(face: &Face, what: &str, text: &str) -> Result<u64, Failure> {
+    bounded(face, what, text, 0, i64::MAX as u64)
 }
 
 /// Reads a size within bounds.
-pub(crate) fn bounded(what: &str, text: &str, low: u64, high: u64) -> Result<u64, Failure> {
-    match parse(text) {
+pub(crate) fn bounded(
+    face: &Face,
+    what: &str,
+    text: &str,
+    low: u64,
+    high: u64,
+) -> Result<u64, Failure> {
+    match parse(text, !face.drop_in) {
         Parse::Value(value) if (low..=high).contains(&value) => Ok(value),
         Parse::Invalid => invalid(format!("Invalid {what} specified: '{text}'.")),
         _ => invalid(format!("Invalid {what} specified. Must be between {low} and {high}.")),
@@ -33,7 +40,8 @@ fn is_negative(text: &str) -> bool {
         .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn parse(text: &str) -> Parse {
+/// With `all_units`, `MB`, `KiB`, `s` and the like are read too.
+fn parse(text: &str, all_units: bool) -> Parse {
     let text = text.trim_start();
     if is_negative(text) {
         return Parse::OutOfRange;
@@ -56,9 +64,8 @@ fn parse(text: &str) -> Parse {
         "t" | "T" => 4,
         "p" | "P" => 5,
         "e" | "E" => 6,
-        // Units that only Disksmith reads: KiB, MB …
         other => match disksmith_disk::parse_size(&format!("1{other}")) {
-            Ok(unit) if other.len() > 2 => return scaled(number, u128::from(unit)),
+            Ok(unit) if all_units => return scaled(number, u128::from(unit)),
             _ => return Parse::Invalid,
         },
     };
@@ -93,10 +100,18 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<u64, String> {
-        size("image size", text).map_err(|failure| match failure {
+        size(&Face::qemu_img("qemu-img"), "image size", text).map_err(|failure| match failure {
             Failure::Error(error) => error.to_string(),
             other => format!("{other:?}"),
         })
+    }
+
+    #[test]
+    fn the_native_face_reads_all_units() {
+        for (text, bytes) in [("1MB", 1_000_000), ("1kB", 1000), ("1MiB", 1 << 20), ("63s", 32_256)] {
+            assert_eq!(size(&Face::native("disksmith"), "image size", text).ok(), Some(bytes), "{text}");
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 
     #[test]

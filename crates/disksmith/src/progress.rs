@@ -9,6 +9,52 @@ use disksmith_operations::Observer;
 use crate::face::Face;
 use crate::signals;
 
+/// How much a verb says of its work.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Telling {
+    /// Show how far it is
+    #[arg(short = 'p')]
+    pub progress: bool,
+    /// Show how far it is, as text or, one line a step on stderr, as JSON
+    #[arg(
+        long = "progress",
+        value_name = "FORM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text"
+    )]
+    pub form: Option<ProgressForm>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// The forms of `--progress`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ProgressForm {
+    /// As qemu-img prints it.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Telling {
+    /// Whether progress is to be told in qemu-img's form.
+    pub(crate) fn in_lines(&self) -> bool {
+        !self.quiet && (self.progress || self.form == Some(ProgressForm::Text))
+    }
+
+    /// The progress of one operation.
+    pub(crate) fn progress(&self, face: &Face) -> Progress {
+        let asked = self.progress || self.form.is_some();
+        let mut progress = Progress::new(face, asked, self.quiet);
+        if self.form == Some(ProgressForm::Json) && !self.quiet {
+            progress.form = Form::Json;
+        }
+        progress
+    }
+}
+
 /// Shows progress as `    (12.34/100%)`, in qemu-img's form.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -25,6 +71,8 @@ enum Form {
     Lines,
     /// On stderr, for somebody who looks on.
     Terminal,
+    /// On stderr, for a program.
+    Json,
 }
 
 impl Progress {
@@ -58,6 +106,9 @@ impl Progress {
                 let bar = "#".repeat((percent / 2.5) as usize);
                 self.face.note(&format!("\r[{bar:<40}] {percent:5.1} %"));
             }
+            Form::Json => self.face.note(&format!(
+                "{{\"done\": {done}, \"total\": {total}, \"percent\": {percent:.2}}}\n"
+            )),
         }
         self.any = true;
     }

@@ -7,7 +7,7 @@ use super::Verb;
 use super::common::{Purpose, Source, two_lines};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{join_lists, wants_help};
-use crate::progress::Progress;
+use crate::progress::Telling;
 use crate::render::options;
 
 /// The arguments of `amend`.
@@ -24,12 +24,8 @@ pub(crate) struct Amend {
     /// Allow what may make the image unreadable, such as erasing the last key slot
     #[arg(long)]
     pub force: bool,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The image
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
@@ -68,7 +64,7 @@ impl Verb for Amend {
                 Err(_) => error,
             }
         })?;
-        let mut progress = Progress::new(face, self.progress, self.quiet);
+        let mut progress = self.telling.progress(face);
         progress.show(0, 1);
         let given = self.with_secrets(&given)?;
         let result = node.image.amend(&given, self.force, &mut |done, total| progress.show(done, total));

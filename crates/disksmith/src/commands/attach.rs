@@ -122,7 +122,7 @@ impl Attach {
 
     fn make_loop(&self, face: &Face, image: &str) -> Outcome {
         let number = |what: &str, text: &Option<String>| match text {
-            Some(text) => size(what, text),
+            Some(text) => size(face, what, text),
             None => Ok(0),
         };
         let mut options = LoopOptions {

@@ -67,7 +67,7 @@ impl Verb for Bench {
     const ABOUT: &'static str = "Measure how fast an image is read or written";
 
     fn run(self, face: &Face) -> Outcome {
-        let request = self.request()?;
+        let request = self.request(face)?;
         let cache = match self.cache.as_deref().map(Cache::parse) {
             None => Cache::default(),
             Some(Ok(cache)) => cache,
@@ -101,10 +101,10 @@ impl Verb for Bench {
 }
 
 impl Bench {
-    fn request(&self) -> Result<BenchRequest, crate::face::Failure> {
+    fn request(&self, face: &Face) -> Result<BenchRequest, crate::face::Failure> {
         const INT: u64 = i32::MAX as u64;
         let number = |text: &Option<String>, what: &str, low: u64, high: u64, default: u64| {
-            text.as_deref().map_or(Ok(default), |text| bounded(what, text, low, high))
+            text.as_deref().map_or(Ok(default), |text| bounded(face, what, text, low, high))
         };
         let count = number(&self.count, "request count", 1, INT, 75_000)?;
         let depth = number(&self.depth, "queue depth", 1, INT, 64)?;
@@ -112,7 +112,7 @@ impl Bench {
         let step = number(&self.step_size, "step size", 0, INT, 0)?;
         let pattern = number(&self.pattern, "pattern byte", 0, 255, 0)?;
         let flush_interval = number(&self.flush_interval, "flush interval", 0, INT, 0)?;
-        let offset = self.offset.as_deref().map_or(Ok(0), |text| size("offset", text))?;
+        let offset = self.offset.as_deref().map_or(Ok(0), |text| size(face, "offset", text))?;
         if let Some(other) = self.aio.as_deref().filter(|aio| !["threads", "native", "io_uring"].contains(aio)) {
             return refuse(format!("Invalid aio option: {other}"));
         }

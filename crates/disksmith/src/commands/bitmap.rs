@@ -87,7 +87,7 @@ impl Verb for Bitmap {
         let granularity = self
             .granularity
             .as_deref()
-            .map(|text| crate::numbers::bounded("granularity", text, 1, i64::MAX as u64))
+            .map(|text| crate::numbers::bounded(face, "granularity", text, 1, i64::MAX as u64))
             .transpose()?;
         if granularity.is_some() && !actions.contains(&Action::Add) {
             return refuse("granularity only supported with --add");

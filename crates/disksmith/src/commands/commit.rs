@@ -9,7 +9,7 @@ use disksmith_operations::{CommitRequest, commit};
 use super::Verb;
 use super::common::{Purpose, Source};
 use crate::face::{DONE, Face, Failure, Outcome, refuse};
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 
 /// The arguments of `commit`.
 #[derive(clap::Args, Debug, Default)]
@@ -28,12 +28,8 @@ pub(crate) struct Commit {
     /// At most so many bytes per second
     #[arg(short, long, value_name = "BYTES")]
     pub rate: Option<String>,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The image
     #[arg(value_name = "IMAGE")]
     pub image: String,
@@ -45,13 +41,13 @@ impl Verb for Commit {
 
     fn run(self, face: &Face) -> Outcome {
         let rate = self.rate.as_deref();
-        let rate = rate.map(|text| crate::numbers::size("rate limit", text)).transpose()?;
+        let rate = rate.map(|text| crate::numbers::size(face, "rate limit", text)).transpose()?;
         let purpose = Purpose::new(OpenMode::Write).cached(self.cache.as_deref())?;
         let top = self.source.open(face, &self.image, purpose)?;
         let (depth, base) = self.base(&top)?;
         // The chain holds the base for reading; nobody else may get in between.
         let base = self.open_base(base, purpose)?;
-        let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        let watch = Watch::new(face, self.telling.progress(face));
         let result = commit(
             &CommitRequest {
                 top: &top,
@@ -66,7 +62,7 @@ impl Verb for Commit {
         result?;
         base.close()?;
         top.close()?;
-        if !self.quiet {
+        if !self.telling.quiet {
             face.print("Image committed.\n");
         }
         Ok(DONE)

@@ -9,7 +9,7 @@ use super::Verb;
 use super::common::{Form, Purpose, Source};
 use super::convert::source_cache;
 use crate::face::{DONE, Face, Failure, Outcome};
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 use crate::render::json::pretty;
 
 /// Status when they differ.
@@ -47,12 +47,8 @@ pub(crate) struct Compare {
     /// Read even while other processes write the images
     #[arg(short = 'U', long)]
     pub force_share: bool,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Answer by the status only
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     #[command(flatten)]
     pub form: Form,
     /// One image
@@ -95,7 +91,7 @@ impl Compare {
         let purpose = Purpose { cache, ..Purpose::new(OpenMode::Read).shared(self.force_share) };
         let a = self.source(&self.a_format).open(face, &self.first, purpose)?;
         let b = self.source(&self.b_format).open(face, &self.second, purpose)?;
-        let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        let watch = Watch::new(face, self.telling.progress(face));
         let request = CompareRequest { a: &a, b: &b, strict: self.strict };
         let comparison = match compare(&request, &watch) {
             Ok(comparison) => comparison,
@@ -122,7 +118,7 @@ impl Compare {
                 "size-mismatch": comparison.size_mismatch || comparison.verdict == Verdict::SizeDiffers,
                 "first-difference": offset,
             })));
-        } else if !self.quiet {
+        } else if !self.telling.quiet {
             if comparison.size_mismatch {
                 face.print("Warning: Image size mismatch!\n");
             }

@@ -9,7 +9,7 @@ use super::Verb;
 use super::common::{Purpose, Source, warn_if_guessed_raw};
 use crate::face::{DONE, Face, Failure, Outcome, refuse};
 use crate::making::{Made, Plan, creatable, format_of_name, join_lists, wants_help};
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 use crate::render::options;
 
 /// Sparse detection looks at no more than this at once, as in qemu-img.
@@ -80,12 +80,8 @@ pub(crate) struct Convert {
     /// Read even while another process writes the source
     #[arg(short = 'U', long)]
     pub force_share: bool,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The sources, and last the target
     #[arg(value_name = "IMAGE")]
     pub images: Vec<String>,
@@ -96,7 +92,7 @@ impl Verb for Convert {
     const ABOUT: &'static str = "Copy images into one of another format";
 
     fn run(self, face: &Face) -> Outcome {
-        let numbers = self.numbers()?;
+        let numbers = self.numbers(face)?;
         let mut lists = join_lists(&self.options)?;
         let packing = Packing::take(face, &mut lists)?;
         self.check_combination()?;
@@ -129,8 +125,8 @@ impl Verb for Convert {
             None => self.target_is_zero,
         };
         let nodes: Vec<&Node> = sources.iter().collect();
-        let mut watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
-        if self.progress && !self.quiet {
+        let mut watch = Watch::new(face, self.telling.progress(face));
+        if self.telling.in_lines() {
             watch = watch.counting(data_ranges(&sources, numbers.sparse == 0)?.into_iter());
         }
         let result = convert(
@@ -210,10 +206,10 @@ struct Numbers {
 }
 
 impl Convert {
-    fn numbers(&self) -> Result<Numbers, Failure> {
+    fn numbers(&self, face: &Face) -> Result<Numbers, Failure> {
         use crate::numbers::{bounded, size};
         let sparse = match &self.sparse_size {
-            Some(text) => size("buffer size for sparse output", text)?,
+            Some(text) => size(face, "buffer size for sparse output", text)?,
             None => 4096,
         };
         if sparse % 512 != 0 || sparse > SPARSE_MAX {
@@ -222,8 +218,8 @@ impl Convert {
             ));
         }
         let threads = self.parallel.as_deref();
-        let threads = threads.map(|text| bounded("number of coroutines", text, 1, 16)).transpose()?;
-        let rate = self.rate.as_deref().map(|text| size("rate limit", text)).transpose()?;
+        let threads = threads.map(|text| bounded(face, "number of coroutines", text, 1, 16)).transpose()?;
+        let rate = self.rate.as_deref().map(|text| size(face, "rate limit", text)).transpose()?;
         Ok(Numbers { sparse, threads: threads.and_then(|n| usize::try_from(n).ok()), rate })
     }
 

@@ -51,7 +51,7 @@ impl Verb for Create {
         let Some(name) = self.image.clone() else {
             return usage("Expecting image file name");
         };
-        let size = self.size.as_deref().map(|text| crate::numbers::size("image size", text)).transpose()?;
+        let size = self.size.as_deref().map(|text| crate::numbers::size(face, "image size", text)).transpose()?;
         let lists = join_lists(&self.options)?;
         let plan = self.plan(face, &name, size, lists);
         plan.and_then(|plan| self.make(face, &plan)).map_err(|failure| match failure {

@@ -48,9 +48,9 @@ impl Verb for Dd {
             match name {
                 "if" if operand.contains('=') => operands.input = Some(value.to_string()),
                 "of" => operands.output = Some(value.to_string()),
-                "bs" => operands.block_size = bounded("bs", value, 1, i32::MAX as u64)?,
-                "count" => operands.count = Some(size("count", value)?),
-                "skip" => operands.skip = size("skip", value)?,
+                "bs" => operands.block_size = bounded(face, "bs", value, 1, i32::MAX as u64)?,
+                "count" => operands.count = Some(size(face, "count", value)?),
+                "skip" => operands.skip = size(face, "skip", value)?,
                 _ => return refuse(format!("unrecognized operand {name}")),
             }
         }

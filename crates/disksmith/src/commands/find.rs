@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use disksmith_disk::parse_size;
 use disksmith_filesystems::FileKind;
 use serde_json::Value;
 
@@ -10,7 +11,6 @@ use super::common::Form;
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, usage};
 use crate::guest::walk::{Met, join, walk};
 use crate::guest::{Access, Guests, path_of, show};
-use crate::numbers::size;
 use crate::render::json::pretty;
 
 /// The arguments of `find`.
@@ -147,9 +147,9 @@ impl Find {
         let size = match self.size.as_deref() {
             None => None,
             Some(text) => Some(match (text.strip_prefix('+'), text.strip_prefix('-')) {
-                (Some(least), _) => (std::cmp::Ordering::Greater, size("size", least)?),
-                (_, Some(most)) => (std::cmp::Ordering::Less, size("size", most)?),
-                _ => (std::cmp::Ordering::Equal, size("size", text)?),
+                (Some(least), _) => (std::cmp::Ordering::Greater, parse_size(least)?),
+                (_, Some(most)) => (std::cmp::Ordering::Less, parse_size(most)?),
+                _ => (std::cmp::Ordering::Equal, parse_size(text)?),
             }),
         };
         let perm = match self.perm.as_deref().map(|text| u16::from_str_radix(text, 8)) {

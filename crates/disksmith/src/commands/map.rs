@@ -40,7 +40,7 @@ impl Verb for Map {
     fn run(self, face: &Face) -> Outcome {
         let json = self.form.is_json()?;
         let number = |text: &Option<String>, what: &str| {
-            text.as_deref().map(|text| crate::numbers::size(what, text)).transpose()
+            text.as_deref().map(|text| crate::numbers::size(face, what, text)).transpose()
         };
         let start = number(&self.start_offset, "start offset")?.unwrap_or(0);
         let length = number(&self.max_length, "max length")?;

@@ -46,7 +46,7 @@ impl Verb for Measure {
 
     fn run(self, face: &Face) -> Outcome {
         let json = self.form.is_json()?;
-        let size = self.size.as_deref().map(|text| crate::numbers::size("image size", text)).transpose()?;
+        let size = self.size.as_deref().map(|text| crate::numbers::size(face, "image size", text)).transpose()?;
         let lists = join_lists(&self.options)?;
         if self.image.is_none()
             && (self.source.image_opts || self.source.format.is_some() || self.snapshot.is_some())

@@ -11,7 +11,7 @@ use super::common::{Purpose, Source};
 use super::convert::source_cache;
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::names_format;
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 
 /// The arguments of `rebase`.
 #[derive(clap::Args, Debug, Default)]
@@ -39,12 +39,8 @@ pub(crate) struct Rebase {
     /// Open the backing files even while other processes write them
     #[arg(short = 'U', long)]
     pub force_share: bool,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The image
     #[arg(value_name = "IMAGE")]
     pub image: String,
@@ -58,7 +54,7 @@ impl Verb for Rebase {
         if self.backing.is_none() && !self.backing_unsafe {
             return usage("Must specify backing file (-b) or use unsafe mode (-u)");
         }
-        let progress = Progress::new(face, self.progress, self.quiet);
+        let progress = self.telling.progress(face);
         let purpose = Purpose {
             follow_backing: !self.backing_unsafe,
             ..Purpose::new(OpenMode::Write).cached(self.cache.as_deref())?

@@ -41,7 +41,7 @@ impl Verb for Resize {
             Some("full") => Preallocation::Full,
             Some(other) => return refuse(format!("Invalid preallocation mode '{other}'")),
         };
-        let change = Change::parse(&self.size)?;
+        let change = Change::parse(face, &self.size)?;
         let node = self.source.open(face, &self.image, Purpose::new(OpenMode::Write))?;
         let image = &node.image;
         let old = image.size();
@@ -73,9 +73,9 @@ enum Change {
 }
 
 impl Change {
-    fn parse(text: &str) -> Result<Self, Failure> {
+    fn parse(face: &Face, text: &str) -> Result<Self, Failure> {
         let size = |text: &str| {
-            crate::numbers::size("size", text).map_err(|_| {
+            crate::numbers::size(face, "size", text).map_err(|_| {
                 Failure::Error(
                     Error::new(
                         Kind::InvalidInput,

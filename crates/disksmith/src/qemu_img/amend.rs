@@ -28,8 +28,7 @@ fn run(face: &Face, parsed: Parsed) -> Outcome {
         options: parsed.all("options"),
         cache: parsed.value("cache"),
         force: parsed.has("force"),
-        progress: parsed.has("progress"),
-        quiet: parsed.has("quiet"),
+        telling: parsed.telling(),
         image: match parsed.operands.as_slice() {
             [image] => Some(image.clone()),
             _ => None,

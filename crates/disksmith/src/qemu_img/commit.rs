@@ -30,8 +30,7 @@ fn run(face: &Face, parsed: Parsed) -> Outcome {
         drop: parsed.has("drop"),
         cache: parsed.value("cache"),
         rate: parsed.value("rate"),
-        progress: parsed.has("progress"),
-        quiet: parsed.has("quiet"),
+        telling: parsed.telling(),
         image: parsed.one_image()?,
     };
     verb.run(face)

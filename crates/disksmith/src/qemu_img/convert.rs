@@ -68,8 +68,7 @@ fn run(face: &Face, parsed: Parsed) -> Outcome {
         rate: parsed.value("rate"),
         salvage: parsed.has("salvage"),
         force_share: parsed.has("force-share"),
-        progress: parsed.has("progress"),
-        quiet: parsed.has("quiet"),
+        telling: parsed.telling(),
         images: parsed.operands,
     };
     verb.run(face)

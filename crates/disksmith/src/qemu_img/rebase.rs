@@ -36,8 +36,7 @@ fn run(face: &Face, parsed: Parsed) -> Outcome {
         cache: parsed.value("cache"),
         backing_cache: parsed.value("backing-cache"),
         force_share: parsed.has("force-share"),
-        progress: parsed.has("progress"),
-        quiet: parsed.has("quiet"),
+        telling: parsed.telling(),
         image: parsed.one_image()?,
     };
     verb.run(face)

@@ -3,6 +3,7 @@
 use super::Parsed;
 use crate::commands::common::{Form, Keys, Source};
 use crate::face::{Failure, usage};
+use crate::progress::Telling;
 
 impl Parsed {
     /// The format, `--image-opts` and `--object`.
@@ -25,6 +26,11 @@ impl Parsed {
         let form = Form { output: self.value("output"), json: false };
         form.is_json()?;
         Ok(form)
+    }
+
+    /// `-p` and `-q`.
+    pub(super) fn telling(&self) -> Telling {
+        Telling { progress: self.has("progress"), form: None, quiet: self.has("quiet") }
     }
 
     /// The only operand.
