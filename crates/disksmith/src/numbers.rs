@@ -108,8 +108,13 @@ mod tests {
 
     #[test]
     fn the_native_face_reads_all_units() {
-        for (text, bytes) in [("1MB", 1_000_000), ("1kB", 1000), ("1MiB", 1 << 20), ("63s", 32_256)] {
-            assert_eq!(size(&Face::native("disksmith"), "image size", text).ok(), Some(bytes), "{text}");
+        for (text, bytes) in [("1MB", 1_000_000), ("1kB", 1000), ("1MiB", 1 << 20), ("63s", 32_256)]
+        {
+            assert_eq!(
+                size(&Face::native("disksmith"), "image size", text).ok(),
+                Some(bytes),
+                "{text}"
+            );
             assert!(read(text).is_err(), "{text}");
         }
     }
