@@ -1,161 +1,160 @@
 //! Taking the time.
 
-use std::collections::HashMap;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use super::cases::{Bench, Case, Who};
+use wait4::Wait4;
 
-/// What one run took.
-#[derive(Clone, Copy, Debug, Default)]
+use super::case::{Case, Job};
+
+/// What one program took for a case: medians of its runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Cost {
     /// Wall time in seconds.
     pub(super) wall: f64,
-    /// Processor time in seconds, user and system; ticks of 10 ms.
+    /// The quickest and the slowest run's.
+    pub(super) range: (f64, f64),
+    /// Processor time in seconds, user and system.
     pub(super) cpu: f64,
-    /// Most memory in use, in bytes.
+    /// Most memory in use by a process, in bytes; the largest of all runs.
     pub(super) memory: u64,
-    /// Bytes that the file OUT takes on the host.
+    /// Bytes that the output takes on the host.
     pub(super) size: u64,
+    /// How many runs.
+    pub(super) runs: usize,
 }
 
-/// The medians of a case.
-pub(super) struct Measured {
-    pub(super) name: &'static str,
-    pub(super) arguments: &'static str,
-    pub(super) target: f64,
-    pub(super) sized: bool,
-    pub(super) costs: HashMap<Who, Cost>,
+/// Where commands run: the scratch folder, with our programs first on the path.
+pub(super) struct Place<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) path: String,
 }
 
-/// Runs everybody in turn, so that a noisy moment hits all alike; takes medians.
-pub(super) fn interleaved(bench: &Bench, case: &Case, runs: usize) -> Result<Measured, String> {
-    let mut who = vec![Who::Theirs, Who::Ours];
-    if case.native {
-        who.push(Who::Native);
-    }
-    if case.bare.is_some() {
-        who.push(Who::Bare);
-    }
+/// Runs everybody in turn, so that a noisy moment hits all alike; takes medians. In the order of
+/// the case's jobs.
+pub(super) fn interleaved(
+    place: &Place<'_>,
+    case: &Case,
+    runs: usize,
+) -> Result<Vec<Cost>, String> {
     if !case.slow {
         // Once unmeasured: the first to touch a page of memory waits for it to be found.
-        for who in &who {
-            one(bench, case, *who)?;
+        for job in &case.jobs {
+            place.one(case, job, 1)?;
         }
     }
-    let mut all: HashMap<Who, Vec<Cost>> = HashMap::new();
+    let mut all: Vec<Vec<Cost>> = vec![Vec::new(); case.jobs.len()];
     for run in 0..runs {
         // Who goes first changes, too.
-        for turn in 0..who.len() {
-            let who = who[(run + turn) % who.len()];
-            all.entry(who).or_default().push(one(bench, case, who)?);
+        for turn in 0..case.jobs.len() {
+            let index = (run + turn) % case.jobs.len();
+            all[index].push(place.one(case, &case.jobs[index], case.repeat)?);
         }
     }
-    let costs = all.into_iter().map(|(who, costs)| (who, median(&costs))).collect();
-    Ok(Measured {
-        name: case.name,
-        arguments: case.arguments,
-        target: case.target,
-        sized: case.sized,
-        costs,
-    })
+    Ok(all.iter().map(|costs| median(costs)).collect())
 }
 
-fn one(bench: &Bench, case: &Case, who: Who) -> Result<Cost, String> {
-    let mut sum = Cost::default();
-    let before_all = children_cpu();
-    for _ in 0..case.repeat {
-        let unmeasured = children_cpu();
-        for command in case.before {
-            bench.qemu_img(command)?;
+impl Place<'_> {
+    /// Runs a script in the shell.
+    pub(super) fn script(&self, script: &str, who: &str) -> Result<(), String> {
+        if script.is_empty() {
+            return Ok(());
         }
-        if case.repeat == 1 {
-            // What was written before is not to be written back at this run's expense.
-            let _ = Command::new("sync").arg("-f").arg(&bench.folder).status();
-        }
-        sum.cpu -= children_cpu() - unmeasured;
-        let command = bench.command(case, who)?;
-        let (wall, memory) = time(command)?;
-        sum.wall += wall.as_secs_f64();
-        sum.memory = sum.memory.max(memory);
+        crate::succeed(
+            Command::new("sh")
+                .args(["-euc", script])
+                .current_dir(self.folder)
+                .env("PATH", &self.path)
+                .env("WHO", who)
+                .stdout(Stdio::null()),
+        )
     }
-    sum.cpu += children_cpu() - before_all;
-    let repeat = case.repeat as f64;
-    let size = match case.sized {
-        true => allocated(bench),
-        false => 0,
-    };
-    Ok(Cost { wall: sum.wall / repeat, cpu: sum.cpu / repeat, size, ..sum })
+
+    fn one(&self, case: &Case, job: &Job, repeat: usize) -> Result<Cost, String> {
+        let mut sum = Cost::default();
+        for _ in 0..repeat {
+            self.script(&case.before, job.label)?;
+            if case.repeat == 1 {
+                // What was written before is not to be written back at this run's expense.
+                let _ = Command::new("sync").arg("-f").arg(self.folder).status();
+            }
+            let cost = self.time(&job.line)?;
+            sum.wall += cost.wall;
+            sum.cpu += cost.cpu;
+            sum.memory = sum.memory.max(cost.memory);
+            sum.size = case.output.map_or(0, |file| allocated(&self.folder.join(file)));
+            self.script(&case.after, job.label)?;
+        }
+        Ok(Cost { wall: sum.wall / repeat as f64, cpu: sum.cpu / repeat as f64, ..sum })
+    }
+
+    fn time(&self, line: &str) -> Result<Cost, String> {
+        let mut command = self.command(line);
+        let started = Instant::now();
+        let mut child = command.spawn().map_err(|error| format!("{line}: {error}"))?;
+        let used = child.wait4().map_err(|error| error.to_string())?;
+        let wall = started.elapsed().as_secs_f64();
+        if !used.status.success() {
+            return Err(format!("{line} ended with {}", used.status));
+        }
+        let cpu = (used.rusage.utime + used.rusage.stime).as_secs_f64();
+        Ok(Cost { wall, cpu, memory: used.rusage.maxrss, ..Cost::default() })
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut words = line.split_whitespace();
+        let mut command = match line.contains(['|', '&', ';', '<', '>', '$', '\'', '"']) {
+            true => {
+                let mut command = Command::new("sh");
+                command.args(["-ec", line]);
+                command
+            }
+            false => {
+                let mut command = Command::new(self.find(words.next().unwrap_or_default()));
+                command.args(words);
+                command
+            }
+        };
+        command.current_dir(self.folder).env("PATH", &self.path).stdout(Stdio::null());
+        command
+    }
+
+    /// The standard library looks for programs on our own path, not on the child's.
+    fn find(&self, program: &str) -> std::path::PathBuf {
+        let folders = std::env::split_paths(&self.path);
+        let found = folders.map(|folder| folder.join(program)).find(|file| file.exists());
+        found.unwrap_or_else(|| program.into())
+    }
 }
 
-fn allocated(bench: &Bench) -> u64 {
+fn allocated(file: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(bench.folder.join("OUT")).map_or(0, |metadata| metadata.blocks() * 512)
-}
-
-fn time(mut command: Command) -> Result<(Duration, u64), String> {
-    let started = Instant::now();
-    let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-    let memory = watch(&mut child);
-    let status = child.wait().map_err(|error| error.to_string())?;
-    let wall = started.elapsed();
-    match status.success() {
-        true => Ok((wall, memory)),
-        false => Err(format!("{command:?} ended with {status}")),
-    }
-}
-
-/// Looks at the child's high-water mark now and then until it ends.
-fn watch(child: &mut Child) -> u64 {
-    let id = child.id();
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stopped = stop.clone();
-    let watcher = std::thread::spawn(move || {
-        let mut most = 0;
-        let mut pause = Duration::from_micros(500);
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            most = high_water(id).unwrap_or(most).max(most);
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
-        most
-    });
-    let _ = child.wait();
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    watcher.join().unwrap_or(0)
-}
-
-fn high_water(id: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
-}
-
-/// Processor time of all children that ended, in seconds.
-fn children_cpu() -> f64 {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is the name in parentheses; cutime and cstime are the 16th and 17th.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: f64 = fields.skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-    ticks / TICKS_PER_SECOND
+    std::fs::metadata(file).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
 fn median(costs: &[Cost]) -> Cost {
-    let middle = |key: fn(&Cost) -> f64| {
+    let sorted = |key: fn(&Cost) -> f64| {
         let mut values: Vec<f64> = costs.iter().map(key).collect();
         values.sort_by(f64::total_cmp);
+        values
+    };
+    let middle = |values: &[f64]| {
         let half = values.len() / 2;
         match values.len() {
             0 => 0.0,
             n if n % 2 == 1 => values[half],
-            _ => (values[half - 1] + values[half]) / 2.0,
+            _ => f64::midpoint(values[half - 1], values[half]),
         }
     };
+    let walls = sorted(|cost| cost.wall);
+    let ends = (walls.first().copied().unwrap_or(0.0), walls.last().copied().unwrap_or(0.0));
     Cost {
-        wall: middle(|cost| cost.wall),
-        cpu: middle(|cost| cost.cpu),
+        wall: middle(&walls),
+        range: ends,
+        cpu: middle(&sorted(|cost| cost.cpu)),
         memory: costs.iter().map(|cost| cost.memory).max().unwrap_or(0),
-        size: middle(|cost| cost.size as f64) as u64,
+        size: middle(&sorted(|cost| cost.size as f64)) as u64,
+        runs: costs.len(),
     }
 }
