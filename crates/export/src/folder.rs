@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use disksmith_disk::{Disk, Error, State, ZeroMode};
+use disksmith_filesystems::{Statistics, errors};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, ReplyAttr, ReplyData,
@@ -14,12 +15,9 @@ use fuser::{
     ReplyXattr, Request, WriteFlags,
 };
 
+use crate::reply::{Answer, MAX_REQUEST, configure, sized, statistics};
 use crate::session::PROCESS_XATTR;
 
-/// How long the kernel may keep names and attributes: they never change by themselves.
-const KEEP: Duration = Duration::from_secs(3600);
-/// Largest request; the kernel's own bound today.
-const MAX_REQUEST: u32 = 1 << 20;
 const BLOCK: u32 = 4096;
 
 /// One file of a folder.
@@ -104,6 +102,14 @@ impl DiskFolder {
         !self.read_only && !file.disk.read_only()
     }
 
+    /// The folder's own, or those of a file.
+    fn known(&self, inode: INodeNo) -> Result<FileAttr, Error> {
+        match self.file(inode) {
+            None if inode != INodeNo::ROOT => Err(errors::not_found()),
+            file => Ok(self.attributes(inode.0, file)),
+        }
+    }
+
     fn attributes(&self, inode: u64, file: Option<&DiskFile>) -> FileAttr {
         let (kind, perm, size) = match file {
             None => (FileType::Directory, 0o500, 0),
@@ -150,49 +156,26 @@ impl DiskFolder {
     }
 }
 
-fn errno(error: &Error) -> Errno {
-    use disksmith_disk::Kind;
-    let number = error.errno().unwrap_or(match error.kind() {
-        Kind::InvalidInput => libc::EINVAL,
-        Kind::Refused => libc::EROFS,
-        Kind::OutOfSpace => libc::ENOSPC,
-        Kind::Unsupported => libc::EOPNOTSUPP,
-        _ => libc::EIO,
-    });
-    Errno::from_i32(number)
-}
-
 impl Filesystem for DiskFolder {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Refusals only mean that the kernel's own, smaller bounds hold.
-        let _ = config.set_max_write(MAX_REQUEST);
-        let _ = config.set_max_readahead(MAX_REQUEST);
-        let _ = config.set_max_background(64);
-        let _ =
-            config.add_capabilities(InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS);
         // Where no two files show the same bytes, the kernel may gather writes as it does for a
         // disk of its own.
+        let mut wishes = vec![InitFlags::FUSE_ASYNC_READ, InitFlags::FUSE_PARALLEL_DIROPS];
         if self.files.len() == 1 {
-            let _ = config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE);
+            wishes.push(InitFlags::FUSE_WRITEBACK_CACHE);
         }
+        configure(config, &wishes);
         Ok(())
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.find(name) {
-            Some((inode, file)) if parent == INodeNo::ROOT => {
-                reply.entry(&KEEP, &self.attributes(inode, Some(file)), Generation(0));
-            }
-            _ => reply.error(Errno::ENOENT),
-        }
+        let found = self.find(name).filter(|_| parent == INodeNo::ROOT);
+        let found = found.map(|(inode, file)| self.attributes(inode, Some(file)));
+        reply.answer(found.map(|found| (found, Generation(0))).ok_or_else(errors::not_found));
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.file(ino) {
-            None if ino == INodeNo::ROOT => reply.attr(&KEEP, &self.attributes(1, None)),
-            None => reply.error(Errno::ENOENT),
-            Some(file) => reply.attr(&KEEP, &self.attributes(ino.0, Some(file))),
-        }
+        reply.answer(self.known(ino));
     }
 
     fn setattr(
@@ -215,13 +198,11 @@ impl Filesystem for DiskFolder {
     ) {
         // A disk keeps its size: `cp` onto it truncates to 0 first and means the content, a
         // growing size is an error.
-        match self.file(ino) {
-            Some(file) if size.is_none_or(|size| size <= file.disk.size()) => {
-                reply.attr(&KEEP, &self.attributes(ino.0, Some(file)));
+        match self.file(ino).zip(size) {
+            Some((file, size)) if size > file.disk.size() => {
+                reply.answer(Err(errors::too_big()));
             }
-            Some(_) => reply.error(Errno::from_i32(libc::EFBIG)),
-            None if ino == INodeNo::ROOT => reply.attr(&KEEP, &self.attributes(1, None)),
-            None => reply.error(Errno::ENOENT),
+            _ => reply.answer(self.known(ino)),
         }
     }
 
@@ -250,9 +231,9 @@ impl Filesystem for DiskFolder {
         let Some(file) = self.file(ino) else { return reply.error(Errno::EISDIR) };
         let left = file.disk.size().saturating_sub(offset);
         let length = left.min(u64::from(size.min(MAX_REQUEST))) as usize;
-        crate::buffer::with(length, |buffer| match file.disk.read_at(buffer, offset) {
-            Ok(()) => reply.data(buffer),
-            Err(error) => reply.error(errno(&error)),
+        crate::buffer::with(length, |buffer| {
+            let read = file.disk.read_at(buffer, offset);
+            reply.answer(read.map(|()| &*buffer));
         });
     }
 
@@ -274,13 +255,11 @@ impl Filesystem for DiskFolder {
             return reply.error(Errno::ENOSPC);
         }
         let data = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        match file.disk.write_at(data, offset) {
-            Ok(()) => {
-                self.written(ino, file, offset, data.len() as u64);
-                reply.written(data.len() as u32);
-            }
-            Err(error) => reply.error(errno(&error)),
-        }
+        let written = file.disk.write_at(data, offset);
+        reply.answer(written.map(|()| {
+            self.written(ino, file, offset, data.len() as u64);
+            data.len()
+        }));
     }
 
     fn flush(
@@ -303,10 +282,7 @@ impl Filesystem for DiskFolder {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        match self.file(ino).map(|file| file.disk.flush()) {
-            Some(Err(error)) => reply.error(errno(&error)),
-            _ => reply.ok(),
-        }
+        reply.answer(self.file(ino).map_or(Ok(()), |file| file.disk.flush()));
     }
 
     fn fsyncdir(
@@ -318,29 +294,19 @@ impl Filesystem for DiskFolder {
         reply: ReplyEmpty,
     ) {
         // Of the folder: all files.
-        match self.files.iter().try_for_each(|file| file.disk.flush()) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(self.files.iter().try_for_each(|file| file.disk.flush()));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if ino != INodeNo::ROOT || name != PROCESS_XATTR {
-            return reply.error(Errno::from_i32(libc::ENODATA));
-        }
-        let value = std::process::id().to_string();
-        match size as usize {
-            0 => reply.size(value.len() as u32),
-            size if size < value.len() => reply.error(Errno::ERANGE),
-            _ => reply.data(value.as_bytes()),
-        }
+        let value = match ino == INodeNo::ROOT && name == PROCESS_XATTR {
+            true => Ok(std::process::id().to_string()),
+            false => Err(errors::no_data()),
+        };
+        sized(reply, size, value);
     }
 
     fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match size {
-            0 => reply.size(0),
-            _ => reply.data(&[]),
-        }
+        sized(reply, size, Ok([]));
     }
 
     fn readdir(
@@ -366,7 +332,16 @@ impl Filesystem for DiskFolder {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let blocks = self.files.first().map_or(0, |f| f.disk.size() / u64::from(BLOCK));
-        reply.statfs(blocks, 0, 0, self.files.len() as u64, 0, BLOCK, 255, BLOCK);
+        let found = Statistics {
+            block_size: BLOCK,
+            blocks,
+            free: 0,
+            available: 0,
+            inodes: self.files.len() as u64,
+            free_inodes: 0,
+            name_length: 255,
+        };
+        statistics(reply, Ok(found));
     }
 
     fn fallocate(
@@ -391,13 +366,7 @@ impl Filesystem for DiskFolder {
             0 => Ok(()),
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
-        match done {
-            Ok(()) => {
-                self.written(ino, file, offset, length);
-                reply.ok();
-            }
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(done.map(|()| self.written(ino, file, offset, length)));
     }
 
     fn lseek(
@@ -411,11 +380,8 @@ impl Filesystem for DiskFolder {
     ) {
         let Some(file) = self.file(ino) else { return reply.error(Errno::EISDIR) };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match seek(&*file.disk, offset, whence == libc::SEEK_DATA) {
-            Ok(Some(at)) => reply.offset(at as i64),
-            Ok(None) => reply.error(Errno::ENXIO),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let found = seek(&*file.disk, offset, whence == libc::SEEK_DATA);
+        reply.answer(found.and_then(|at| at.ok_or_else(errors::no_such_address)));
     }
 }
 

@@ -28,12 +28,9 @@ use fuser::{
 use crate::convert::{
     attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
 };
+use crate::reply::{Answer, KEEP, MAX_REQUEST, configure, errno, sized, statistics};
 use crate::session::PROCESS_XATTR;
 
-/// How long the kernel may keep what it knows: nobody else changes it.
-const KEEP: Duration = Duration::from_secs(86_400);
-/// Largest request; the kernel's own bound today.
-const MAX_REQUEST: u32 = 1 << 20;
 /// Changes wait at most so long before they are made durable.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 /// Names that are read from a directory at once.
@@ -93,22 +90,15 @@ impl TreeMount {
 
     /// Answers a found or made file; the kernel holds it from now on.
     fn entry(&self, reply: ReplyEntry, found: Result<Attributes, Error>) {
-        match found {
-            Ok(found) => {
-                self.tree.hold(found.inode);
-                let generation = Generation(u64::from(found.generation));
-                reply.entry(&KEEP, &attributes(&found), generation);
-            }
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(found.map(|found| {
+            self.tree.hold(found.inode);
+            (attributes(&found), Generation(u64::from(found.generation)))
+        }));
     }
 
     fn done(&self, reply: ReplyEmpty, result: Result<(), Error>) {
         self.touch();
-        match result {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(result);
     }
 
     /// The next entries of a directory.
@@ -172,27 +162,9 @@ impl TreeMount {
     }
 }
 
-fn errno(error: &Error) -> Errno {
-    Errno::from_i32(disksmith_filesystems::errno(error))
-}
-
-/// Answers a value of variable size: its length when asked with 0, else it must fit.
-fn sized(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Error>) {
-    match value {
-        Err(error) => reply.error(errno(&error)),
-        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-    }
-}
-
 impl Filesystem for TreeMount {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // What an older kernel does not know only costs speed.
-        let _ = config.set_max_write(MAX_REQUEST);
-        let _ = config.set_max_readahead(MAX_REQUEST);
-        let _ = config.set_max_background(64);
-        for wish in [
+        let wishes = [
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_WRITEBACK_CACHE,
             InitFlags::FUSE_DO_READDIRPLUS,
@@ -202,9 +174,8 @@ impl Filesystem for TreeMount {
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-        ] {
-            let _ = config.add_capabilities(wish);
-        }
+        ];
+        configure(config, &wishes);
         // To the kernel it means that permissions are checked, too.
         if self.checked {
             let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
@@ -233,10 +204,7 @@ impl Filesystem for TreeMount {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.tree.attributes(self.inode(ino)) {
-            Ok(found) => reply.attr(&KEEP, &attributes(&found)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(self.tree.attributes(self.inode(ino)).map(|found| attributes(&found)));
     }
 
     fn setattr(
@@ -277,17 +245,11 @@ impl Filesystem for TreeMount {
             }
             Ok(found)
         });
-        match done {
-            Ok(found) => reply.attr(&KEEP, &attributes(&found)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(done.map(|found| attributes(&found)));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.tree.read_link(self.inode(ino)) {
-            Ok(target) => reply.data(&target),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(self.tree.read_link(self.inode(ino)));
     }
 
     fn mknod(
@@ -419,10 +381,8 @@ impl Filesystem for TreeMount {
         reply: ReplyData,
     ) {
         crate::buffer::with(size.min(MAX_REQUEST) as usize, |buffer| {
-            match self.tree.read(self.inode(ino), offset, buffer) {
-                Ok(length) => reply.data(&buffer[..length.min(buffer.len())]),
-                Err(error) => reply.error(errno(&error)),
-            }
+            let read = self.tree.read(self.inode(ino), offset, buffer);
+            reply.answer(read.map(|length| &buffer[..length.min(buffer.len())]));
         });
     }
 
@@ -439,10 +399,7 @@ impl Filesystem for TreeMount {
         reply: ReplyWrite,
     ) {
         self.touch();
-        match self.tree.write(self.inode(ino), offset, data) {
-            Ok(()) => reply.written(data.len() as u32),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(self.tree.write(self.inode(ino), offset, data).map(|()| data.len()));
     }
 
     fn flush(
@@ -464,10 +421,7 @@ impl Filesystem for TreeMount {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        match self.tree.fsync(self.inode(ino)) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(self.tree.fsync(self.inode(ino)));
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -555,26 +509,11 @@ impl Filesystem for TreeMount {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        match self.tree.fsync(self.inode(ino)) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(self.tree.fsync(self.inode(ino)));
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.tree.statistics() {
-            Ok(s) => reply.statfs(
-                s.blocks,
-                s.free,
-                s.available,
-                s.inodes,
-                s.free_inodes,
-                s.block_size,
-                s.name_length,
-                s.block_size,
-            ),
-            Err(error) => reply.error(errno(&error)),
-        }
+        statistics(reply, self.tree.statistics());
     }
 
     fn setxattr(
@@ -677,9 +616,6 @@ impl Filesystem for TreeMount {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match self.tree.seek(self.inode(ino), offset, what) {
-            Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(self.tree.seek(self.inode(ino), offset, what));
     }
 }
