@@ -32,6 +32,7 @@ mod mkfs;
 mod namespace;
 mod open;
 mod orphan;
+mod resize;
 mod shape;
 mod tune;
 mod xattr;
@@ -42,4 +43,5 @@ pub use filesystem::Ext;
 pub use mkfs::{
     Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, size_for,
 };
+pub use resize::{NewSize, Resized, minimum_size, resize};
 pub use tune::{Tune, tune};

@@ -17,7 +17,9 @@ use crate::Time;
 use crate::source::Source;
 
 pub use fill::Filled;
-pub(crate) use write::{add_journal, write_backups};
+pub(crate) use write::{
+    add_journal, initialise_groups, place_tables, point_to_reserved, write_backups,
+};
 
 /// Which defaults to begin with.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

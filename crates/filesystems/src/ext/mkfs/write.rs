@@ -1,5 +1,6 @@
 //! Laying a planned filesystem out on disk.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use disksmith_disk::{Disk, Result, ZeroMode};
@@ -29,8 +30,14 @@ pub(super) fn lay_out(disk: Arc<dyn Disk>, options: &MakeOptions, plan: &Plan) -
     let mut core = Core::bare(disk, Overlay::default(), false, plan.superblock.clone(), plan.shape);
     core.clock = Some(options.time.unwrap_or_else(crate::Time::now));
     clear_start(&core)?;
-    place_tables(&mut core, plan)?;
-    initialise_groups(&mut core, options)?;
+    let groups = 0..core.shape.groups;
+    core.groups = vec![GroupDescriptor::empty(core.shape.wide()); groups.end as usize];
+    place_tables(&mut core, groups.clone(), plan.flex)?;
+    let (free, overhead) = initialise_groups(&mut core, groups, options.full_init)?;
+    core.sb.set_free_blocks(free << core.shape.cluster_bits);
+    core.sb.set_s_overhead_blocks((overhead + core.shape.first_block) as u32);
+    core.transaction.superblock = true;
+    core.goal = core.shape.first_block;
     reserve_inodes(&mut core)?;
     make_root(&mut core, options)?;
     if plan.orphan_blocks > 0 {
@@ -54,23 +61,21 @@ fn clear_start(core: &Core) -> Result<()> {
     core.disk.write_zeroes(0, length.min(1024), ZeroMode::Keep)
 }
 
-/// Chooses where bitmaps and inode tables lie: those of a flexible group together.
-fn place_tables(core: &mut Core, plan: &Plan) -> Result<()> {
+/// Chooses where bitmaps and inode tables of `groups` lie: those of a flexible group together.
+pub(crate) fn place_tables(core: &mut Core, groups: Range<u32>, flex: u32) -> Result<()> {
     let shape = core.shape;
     let reserved = u64::from(core.sb.s_reserved_gdt_blocks());
-    let wide = shape.wide();
-    core.groups = vec![GroupDescriptor::empty(wide); shape.groups as usize];
     let table = shape.table_blocks();
-    let mut first = 0;
-    while first < shape.groups {
-        let last = (first + plan.flex).min(shape.groups);
+    let mut first = groups.start;
+    while first < groups.end {
+        let last = (first / flex).saturating_add(1).saturating_mul(flex).min(groups.end);
         let mut places = Places { core, reserved, at: shape.group_first_block(first) };
         let bitmaps: Vec<u64> = (first..last).map(|_| places.take(1)).collect::<Result<_>>()?;
         let inode_bitmaps: Vec<u64> =
             (first..last).map(|_| places.take(1)).collect::<Result<_>>()?;
-        if last - first == 1 && plan.flex > 1 {
+        if first == 0 && last == 1 && flex > 1 {
             // mke2fs leaves the room that the bitmaps of a whole flexible group would take.
-            places.at = bitmaps[0] + 2 * u64::from(plan.flex);
+            places.at = bitmaps[0] + 2 * u64::from(flex);
         }
         let tables: Vec<u64> = (first..last).map(|_| places.take(table)).collect::<Result<_>>()?;
         for (index, group) in (first..last).enumerate() {
@@ -115,8 +120,13 @@ impl Places<'_> {
     }
 }
 
-/// Bitmaps, counts and flags of all groups; inode tables where they are not left for later.
-fn initialise_groups(core: &mut Core, options: &MakeOptions) -> Result<()> {
+/// Bitmaps, counts and flags of new groups; inode tables where they are not left for later.
+/// Answers the clusters that are free and those that are not.
+pub(crate) fn initialise_groups(
+    core: &mut Core,
+    groups: Range<u32>,
+    full_init: bool,
+) -> Result<(u64, u64)> {
     let shape = core.shape;
     let reserved = u64::from(core.sb.s_reserved_gdt_blocks());
     let mut areas_in: Vec<Vec<(u64, u64)>> = vec![Vec::new(); shape.groups as usize];
@@ -128,19 +138,19 @@ fn initialise_groups(core: &mut Core, options: &MakeOptions) -> Result<()> {
             (descriptor.inode_table(), table),
         ];
         for (start, count) in areas {
-            let mut at = start;
-            while at < start + count {
+            let (mut at, last) = (start, start.saturating_add(count));
+            while at < last {
                 let group = shape.group_of(at);
-                let end =
-                    (shape.group_first_block(group) + shape.blocks_per_group).min(start + count);
-                areas_in[group as usize].push((at, end - at));
+                let end = (shape.group_first_block(group) + shape.blocks_per_group).min(last);
+                let Some(areas) = areas_in.get_mut(group as usize) else { break };
+                areas.push((at, end - at));
                 at = end;
             }
         }
     }
-    let zero = options.full_init || !shape.lazy_groups;
+    let zero = full_init || !shape.lazy_groups;
     let (mut free_total, mut overhead) = (0, 0);
-    for group in 0..shape.groups {
+    for group in groups {
         let clusters = shape.group_clusters(group);
         let mut bits = vec![0; shape.block_size];
         let base = shape.group_base_blocks(group, reserved);
@@ -186,11 +196,7 @@ fn initialise_groups(core: &mut Core, options: &MakeOptions) -> Result<()> {
             core.flush_new()?;
         }
     }
-    core.sb.set_free_blocks(free_total << shape.cluster_bits);
-    core.sb.set_s_overhead_blocks((overhead + shape.first_block) as u32);
-    core.transaction.superblock = true;
-    core.goal = shape.first_block;
-    Ok(())
+    Ok((free_total, overhead))
 }
 
 /// True when the only tables in the group are its own.
@@ -259,18 +265,25 @@ fn make_orphan_file(core: &mut Core, plan: &Plan) -> Result<()> {
 /// the first group, each of which points to its copies in the other groups.
 pub(crate) fn make_resize_inode(core: &mut Core) -> Result<()> {
     let shape = core.shape;
-    let reserved = u64::from(core.sb.s_reserved_gdt_blocks());
     let mut inode = core.blank_inode(RESIZE_INODE, 0o100_600);
     inode.set_flag(flags::EXTENTS, false);
     inode.set_block_area(&[]);
     inode.set_i_links_count(1);
     let pointers = (shape.block_size / 4) as u64;
     inode.set_size((12 + pointers + pointers * pointers) << shape.block_bits);
+    let double = core.allocate_metadata(0)?;
+    inode.set_block_pointer(13, double as u32);
+    point_to_reserved(core, &mut inode, double)
+}
+
+/// Fills the resize inode's double indirect block and what hangs on it, and stores the inode.
+pub(crate) fn point_to_reserved(core: &mut Core, inode: &mut Inode, double: u64) -> Result<()> {
+    let shape = core.shape;
+    let reserved = u64::from(core.sb.s_reserved_gdt_blocks());
+    let pointers = (shape.block_size / 4) as u64;
     // The double indirect block is there even when nothing is reserved.
     let mut used = 1;
-    let double = core.allocate_metadata(0)?;
     core.fresh(double)?;
-    inode.set_block_pointer(13, double as u32);
     if reserved > 0 {
         let first = shape.super_block() + 1;
         let old = shape.descriptor_blocks();
@@ -287,8 +300,9 @@ pub(crate) fn make_resize_inode(core: &mut Core) -> Result<()> {
             used += 1 + backups.len() as u64;
         }
     }
-    core.add_sectors(&mut inode, used << shape.cluster_bits, true)?;
-    core.put_inode(&inode)
+    inode.set_blocks_raw(0);
+    core.add_sectors(inode, used << shape.cluster_bits, true)?;
+    core.put_inode(inode)
 }
 
 /// Makes the journal's inode and an empty log.
@@ -360,8 +374,12 @@ pub(crate) fn write_backups(core: &Core) -> Result<()> {
                 sb.set_s_checksum(sum);
             }
             core.disk.write_at(&sb.raw, first << shape.block_bits)?;
-            if !shape.meta_bg {
-                core.disk.write_at(&table, (first + 1) << shape.block_bits)?;
+            let whole = if shape.meta_bg { shape.first_meta_bg } else { u64::MAX };
+            let whole = (whole.min(shape.descriptor_blocks()) as usize) << shape.block_bits;
+            if whole > 0 && u64::from(group) / shape.descriptors_per_block() < shape.first_meta_bg
+                || !shape.meta_bg
+            {
+                core.disk.write_at(&table[..whole], (first + 1) << shape.block_bits)?;
             }
         }
     }
@@ -375,7 +393,8 @@ pub(crate) fn write_backups(core: &Core) -> Result<()> {
 fn write_meta_backups(core: &Core, table: &[u8]) -> Result<()> {
     let shape = core.shape;
     let per_block = shape.descriptors_per_block() as u32;
-    for (index, bytes) in table.chunks_exact(shape.block_size).enumerate() {
+    let skipped = shape.first_meta_bg as usize;
+    for (index, bytes) in table.chunks_exact(shape.block_size).enumerate().skip(skipped) {
         let first = index as u32 * per_block;
         for group in [first + 1, first + per_block - 1] {
             if group < shape.groups && group != first {

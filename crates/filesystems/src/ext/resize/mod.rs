@@ -1,0 +1,136 @@
+//! Changing the length of a filesystem that nobody uses.
+//!
+//! Growing never moves anything: the descriptor table grows into its reserve, and past that the
+//! filesystem continues with `meta_bg`, whose descriptors lie in the groups they describe (what the
+//! kernel does when it grows a mounted filesystem). What is new is written where nothing was; the
+//! blocks of the old part that change, the superblock among them, go through the journal as one
+//! transaction. Without a journal the superblock comes last: until then the old length holds, and
+//! the next run does everything anew.
+
+mod geometry;
+mod grow;
+mod publish;
+
+use std::sync::Arc;
+
+use disksmith_disk::{Disk, Error, Kind, Result};
+
+use super::core::{Core, read_superblock};
+use super::features::Compat;
+use super::journal::Overlay;
+use super::layout::superblock::{STATE_ERROR, STATE_VALID};
+use super::shape::Shape;
+
+/// To which length.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NewSize {
+    /// As long as the disk.
+    Disk,
+    /// So many bytes, rounded down to whole blocks.
+    Bytes(u64),
+    /// So many blocks of the filesystem.
+    Blocks(u64),
+    /// As short as it can be.
+    Minimum,
+}
+
+/// What a change of length did. The new length may be a little less than what was asked for: a last
+/// group too small to be of use is left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Resized {
+    /// Bytes in a block.
+    pub block_size: u32,
+    /// Length before, in blocks.
+    pub old_blocks: u64,
+    /// Length now, in blocks.
+    pub new_blocks: u64,
+}
+
+impl Resized {
+    /// Length before, in bytes.
+    pub fn old_bytes(&self) -> u64 {
+        self.old_blocks.saturating_mul(self.block_size.into())
+    }
+
+    /// Length now, in bytes.
+    pub fn new_bytes(&self) -> u64 {
+        self.new_blocks.saturating_mul(self.block_size.into())
+    }
+}
+
+/// Gives the filesystem on `disk` another length. To grow, the disk must be large enough already;
+/// to shrink it, the filesystem comes first and the disk after.
+///
+/// A journal that holds changes is replayed first. Refused, with nothing changed: a filesystem that
+/// was found damaged or (without a journal) was not unmounted, and what the features forbid.
+pub fn resize(disk: Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
+    let resuming = refuse_unfit(&*disk)?;
+    let mut core = Core::open_writable(disk.clone())?;
+    let done = resize_open(&mut core, size, resuming);
+    if done.is_err() && !core.failed {
+        core.shut_down()?;
+    }
+    if done.is_ok() || !core.failed {
+        publish::end(&*disk, &core.sb)?;
+    }
+    disk.flush()?;
+    done
+}
+
+fn resize_open(core: &mut Core, size: NewSize, resuming: bool) -> Result<Resized> {
+    let shape = core.shape;
+    let wanted = match size {
+        NewSize::Disk => whole_pages(&shape, core.disk.size()) >> shape.block_bits,
+        NewSize::Bytes(bytes) => bytes >> shape.block_bits,
+        NewSize::Blocks(blocks) => blocks,
+        NewSize::Minimum => return Err(crate::errors::not_supported()),
+    };
+    let target = geometry::target(core, wanted)?;
+    let done = Resized {
+        block_size: shape.block_size as u32,
+        old_blocks: shape.blocks,
+        new_blocks: target.shape.blocks,
+    };
+    match done.new_blocks.cmp(&done.old_blocks) {
+        std::cmp::Ordering::Equal => publish::finish_copies(core)?,
+        std::cmp::Ordering::Greater => grow::grow(core, target, resuming)?,
+        std::cmp::Ordering::Less => return Err(crate::errors::not_supported()),
+    }
+    Ok(done)
+}
+
+/// The least length that [`resize`] can give the filesystem, in bytes.
+pub fn minimum_size(disk: Arc<dyn Disk>) -> Result<u64> {
+    let _ = disk;
+    Err(crate::errors::not_supported())
+}
+
+/// Blocks smaller than a page: whole pages only, as the kernel reads them.
+fn whole_pages(shape: &Shape, bytes: u64) -> u64 {
+    const PAGE: u64 = 4096;
+    if (shape.block_size as u64) < PAGE { bytes / PAGE * PAGE } else { bytes }
+}
+
+/// Refuses what needs a check first. True when an earlier run was cut short here. Without a journal
+/// a record is left before anything else says that the filesystem is not whole.
+fn refuse_unfit(disk: &dyn Disk) -> Result<bool> {
+    if disk.read_only() {
+        return Err(crate::errors::read_only());
+    }
+    let sb = read_superblock(disk, &Overlay::default(), false)?;
+    let hint = "Run 'disksmith fsck -y' on it first.";
+    if sb.s_state() & STATE_ERROR != 0 {
+        return Err(
+            Error::new(Kind::Refused, "The filesystem is marked as damaged").with_hint(hint)
+        );
+    }
+    let shape = Shape::new(&sb, disk.size())?;
+    let resuming = publish::was_begun(disk, &sb);
+    if sb.s_state() & STATE_VALID != 0 || resuming {
+        if !sb.has_compat(Compat::HAS_JOURNAL) {
+            publish::begin(disk, &shape, &sb)?;
+        }
+        return Ok(resuming);
+    }
+    Err(Error::new(Kind::Refused, "The filesystem was not unmounted cleanly").with_hint(hint))
+}

@@ -1,0 +1,147 @@
+//! Power cuts during a change of length: with a journal the old or the new length is there, the
+//! files whole; without one the same, or the next run completes it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::*;
+use disksmith_disk::{Disk, MemoryDisk};
+use disksmith_filesystems::ext::{self, Ext, NewSize};
+use disksmith_testkit::{CrashLimits, Recorder, crash_states};
+
+fn from_file(path: &Path) -> MemoryDisk {
+    let bytes = fs::read(path).unwrap();
+    let disk = MemoryDisk::new(bytes.len() as u64);
+    disk.write_at(&bytes, 0).unwrap();
+    disk
+}
+
+fn made(arguments: &str, size: u64, files: u64, image: &Path) {
+    fs::File::create(image).unwrap().set_len(size).unwrap();
+    let mut words: Vec<&str> = arguments.split_whitespace().collect();
+    words.extend(["-q", "-F", text(image)]);
+    run("mke2fs", &words);
+    let ours = Ext::open(FileDisk::open(image), false).unwrap();
+    fill(&ours, files);
+    use disksmith_filesystems::Filesystem;
+    ours.close().unwrap();
+}
+
+fn fill(ours: &Ext, files: u64) {
+    use disksmith_filesystems::{Device, FileKind, Filesystem, NewFile};
+    let new =
+        NewFile { kind: FileKind::Regular, mode: 0o644, uid: 0, gid: 0, device: Device::default() };
+    let mut inodes = Vec::new();
+    for number in 0..files {
+        let name = format!("file-{number}");
+        let inode = ours.create(ours.root(), name.as_bytes(), &new).unwrap().inode;
+        inodes.push(inode);
+    }
+    for round in 0..3 {
+        for (number, inode) in inodes.iter().enumerate() {
+            let data = vec![(number + round) as u8; 7000];
+            ours.write(*inode, round as u64 * 7000, &data).unwrap();
+        }
+    }
+    for number in (0..files).step_by(4) {
+        ours.unlink(ours.root(), format!("file-{number}").as_bytes()).unwrap();
+    }
+}
+
+/// Every state that a cut leaves while `from` bytes become `to`.
+fn cut(arguments: &str, from: u64, to: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    made(arguments, from.min(to), 60, &image);
+    if from > to {
+        ext::resize(
+            {
+                fs::File::options().write(true).open(&image).unwrap().set_len(from).unwrap();
+                FileDisk::open(&image)
+            },
+            NewSize::Disk,
+        )
+        .unwrap();
+    }
+    fs::File::options().write(true).open(&image).unwrap().set_len(from.max(to)).unwrap();
+    let initial = from_file(&image);
+    let expected = walk_ours(&Ext::open(Arc::new(initial.clone()), true).unwrap());
+    let (old, new) = (length_of(&initial), {
+        let copy = copy_of(&initial);
+        ext::resize(copy.clone(), NewSize::Bytes(to)).unwrap();
+        length_of(&*copy)
+    });
+    let recorder = Recorder::new();
+    let disk = recorder.disk(0, copy_of(&initial).as_ref().clone());
+    ext::resize(disk, NewSize::Bytes(to)).unwrap();
+    let mut lengths = std::collections::BTreeSet::new();
+    let mut number = 0;
+    let limits = CrashLimits { full_up_to: 6, random_subsets: 24, ..CrashLimits::default() };
+    let count = crash_states(&[initial], &recorder.log(), limits, &mut |state| {
+        let what = format!("{arguments} {from} to {to}, {}", state.name);
+        let disk: Arc<dyn Disk> = Arc::new(state.files[0].clone());
+        number += 1;
+        let journaled = !arguments.contains("ext2");
+        if journaled {
+            let ours = Ext::open(disk.clone(), true).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(walk_ours(&ours), expected, "{what}");
+            let report = ext::check(disk.clone()).unwrap();
+            assert!(report.findings.is_empty(), "{what}: {:#?}", report.findings);
+        }
+        // Half a superblock leads e2fsck to a copy, which does not know of the journal's content.
+        if number % 40 == 0 && journaled && !state.name.contains('t') {
+            fs::write(&image, state.files[0].to_bytes()).unwrap();
+            let said = try_run("e2fsck", &["-y", "-E", "journal_only", text(&image)]);
+            assert!(said.status.code().unwrap() < 4, "{what}: {said:?}");
+            let said = try_run("e2fsck", &["-fn", text(&image)]);
+            assert!(said.status.success(), "{what}: {said:?}");
+        }
+        Ext::open(disk.clone(), false).unwrap_or_else(|e| panic!("{what}: {e}")).close().unwrap();
+        // Opening for writing marks it clean: what the next run needs to know is told to it here.
+        let again: Arc<dyn Disk> = Arc::new(state.files[0].clone());
+        if !journaled {
+            let again: Arc<dyn Disk> = copy_of(&state.files[0]);
+            let done = ext::resize(again.clone(), NewSize::Bytes(to));
+            let done = done.unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(done.new_blocks * u64::from(done.block_size), new, "{what}");
+            let report = ext::check(again.clone()).unwrap();
+            assert!(report.findings.is_empty(), "{what}: {:#?}", report.findings);
+            let ours = Ext::open(again, true).unwrap();
+            assert_eq!(walk_ours(&ours), expected, "{what}");
+        }
+        lengths.insert(length_of(&*again));
+        true
+    });
+    assert!(count > 30, "{count}");
+    assert_eq!(lengths.into_iter().collect::<Vec<_>>(), [old.min(new), old.max(new)]);
+}
+
+use disksmith_filesystems::Filesystem as _;
+
+fn copy_of(disk: &MemoryDisk) -> Arc<MemoryDisk> {
+    let copy = MemoryDisk::new(disk.size());
+    copy.write_at(&disk.to_bytes(), 0).unwrap();
+    Arc::new(copy)
+}
+
+fn length_of(disk: &dyn Disk) -> u64 {
+    let mut raw = [0; 1024];
+    disk.read_at(&mut raw, 1024).unwrap();
+    let word = |at: usize| u64::from(u32::from_le_bytes(raw[at..at + 4].try_into().unwrap()));
+    word(4) * (1024 << word(0x18))
+}
+
+#[test]
+fn growing_with_a_journal() {
+    cut("-t ext4 -b 1024", 9 << 20, 30 << 20);
+    cut("-t ext3 -b 1024 -O ^resize_inode -g 512 -J size=1", 9 << 20, 20 << 20);
+}
+
+#[test]
+fn growing_without_a_journal() {
+    cut("-t ext2 -b 1024", 6 << 20, 20 << 20);
+}
