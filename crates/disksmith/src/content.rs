@@ -6,6 +6,8 @@ use disksmith_partitions::probe::{has_boot_code, has_boot_signature};
 use disksmith_partitions::{Content, Label, Role, Table, probe, read};
 use serde_json::{Map, Value, json};
 
+use crate::render::info::partition_value;
+
 /// What was found, for people and for programs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
@@ -73,15 +75,11 @@ fn partitions(disk: &dyn Disk, table: &Table, findings: &mut Findings) -> Result
             human_size(length),
             partition.kind.name()
         ));
-        list.push(json!({
-            "number": partition.number,
-            "start": start,
-            "size": length,
-            "type": partition.kind.name(),
-            "name": partition.name,
-            "bootable": partition.bootable,
-            "content": content.as_ref().map(value),
-        }));
+        let mut about = partition_value(partition, start, length);
+        if let Some(about) = about.as_object_mut() {
+            about.insert("content".into(), content.as_ref().map_or(Value::Null, value));
+        }
+        list.push(about);
     }
     for oddity in &table.oddities {
         findings.lines.push(format!("note: {oddity}"));
@@ -90,6 +88,7 @@ fn partitions(disk: &dyn Disk, table: &Table, findings: &mut Findings) -> Result
         "partition-table".into(),
         json!({
             "label": table.label.name(),
+            "id": table.id.map(|id| id.to_string()),
             "sector-size": table.sector_size,
             "partitions": list,
             "notes": table.oddities.iter().map(ToString::to_string).collect::<Vec<_>>(),

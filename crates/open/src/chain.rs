@@ -61,7 +61,7 @@ impl Node {
     /// The path of the file that holds the guest's data.
     pub fn data_name(&self) -> String {
         let path = self.data_file.as_ref().map(|(path, _)| path.as_path()).or(self.path.as_deref());
-        path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+        path.map_or_else(|| self.shown.clone(), |path| path.to_string_lossy().into_owned())
     }
 
     /// The name of the backing image that this image names, resolved against its own place;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Extent, Geometry, Kind, Result, State, ZeroMode};
-use disksmith_formats::Image;
+use disksmith_formats::{Image, ResizeRequest};
 use disksmith_partitions::probe::Usage;
 use disksmith_partitions::{Content, Label, Partition, Table, find, probe, read};
 
@@ -41,7 +41,12 @@ pub fn open_disk(address: &Address, settings: &Settings) -> Result<OpenedDisk> {
             .with_context(|| format!("Could not open snapshot '{name}' of '{}'", node.shown))?;
         node = Node { image, ..node };
     }
-    let node = Arc::new(node);
+    part_of(Arc::new(node), address)
+}
+
+/// What an address means in an image that is open already: only its partition matters here.
+pub fn part_of(node: Arc<Node>, address: &Address) -> Result<OpenedDisk> {
+    let shown = address.disk_name();
     let whole: Arc<dyn Disk> = Arc::new(View { node: node.clone() });
     let attempt = || format!("Could not open '{shown}'");
     let part = match (&address.part, &address.path) {
@@ -77,19 +82,19 @@ impl OpenedDisk {
     pub fn into_node(self) -> Node {
         let Self { disk, node, partition, shown, .. } = self;
         if partition.is_some() {
-            return window(disk, node, shown);
+            return window(disk, node, false, shown);
         }
         drop(disk);
         match Arc::try_unwrap(node) {
             Ok(node) => node,
-            Err(node) => window(Arc::new(View { node: node.clone() }), node, shown),
+            Err(node) => window(Arc::new(View { node: node.clone() }), node, true, shown),
         }
     }
 }
 
-fn window(disk: Arc<dyn Disk>, under: Arc<Node>, shown: String) -> Node {
+fn window(disk: Arc<dyn Disk>, under: Arc<Node>, whole: bool, shown: String) -> Node {
     let spec = under.spec.clone();
-    let image = Window { disk, view: Arc::new(View { node: under.clone() }), under };
+    let image = Window { disk, view: Arc::new(View { node: under.clone() }), under, whole };
     Node {
         image: Arc::new(image),
         shown,
@@ -253,6 +258,8 @@ struct Window {
     disk: Arc<dyn Disk>,
     view: Arc<dyn Disk>,
     under: Arc<Node>,
+    /// All of it, so that its size can be changed.
+    whole: bool,
 }
 
 impl Disk for Window {
@@ -309,6 +316,14 @@ impl Image for Window {
     /// The whole disk: [`Disk::map`] tells places in it.
     fn storage(&self) -> &Arc<dyn Disk> {
         &self.view
+    }
+
+    fn resize(&self, request: ResizeRequest) -> Result<()> {
+        match self.whole {
+            true => self.under.image.resize(request),
+            false => Err(Error::new(Kind::Unsupported, "a partition has the size that it has")
+                .with_hint("Change it with: partition IMAGE resize.")),
+        }
     }
 
     fn close(&self) -> Result<()> {

@@ -1,7 +1,11 @@
-//! Copying blocks from one place of an image to another place of another one.
+//! Copying blocks from one place of an image to another place of another one, and from and to
+//! streams.
 
-use disksmith_disk::{Error, Kind, Result, ZeroMode};
-use disksmith_formats::Image;
+use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
+
+use disksmith_disk::{Context, Error, Kind, Result, ZeroMode};
+use disksmith_formats::{Image, Preallocation, ResizeRequest};
 use disksmith_open::Node;
 
 use crate::Observer;
@@ -64,6 +68,8 @@ impl DdPlan {
 pub struct DdConv {
     /// Blocks of zeroes are left out (the target reads as zero there, or keeps what it has).
     pub sparse: bool,
+    /// What cannot be read is told and becomes zeroes.
+    pub noerror: bool,
 }
 
 /// What to copy.
@@ -88,19 +94,170 @@ pub fn dd(request: &DdRequest<'_>, observer: &dyn Observer) -> Result<()> {
     if to.checked_add(length).is_none_or(|end| end > target.size()) {
         return Err(Error::new(Kind::InvalidInput, "the target is too small"));
     }
-    let sources = Source::line_up(&[request.source]);
+    copy(request.source, request.plan, request.conv, observer, &|piece, at| {
+        let place = at - from + to;
+        match piece {
+            Piece::Data(bytes) => {
+                target.write_at(bytes, place).context("error while writing to output image file")
+            }
+            Piece::Zeroes(_) if request.target_is_zero || request.conv.sparse => Ok(()),
+            Piece::Zeroes(length) => target.write_zeroes(place, length, ZeroMode::Keep),
+        }
+    })?;
+    target.flush()
+}
+
+/// Writes the planned bytes of `source` to a stream.
+pub fn dd_to_stream(
+    source: &Node,
+    plan: DdPlan,
+    conv: DdConv,
+    output: &mut (dyn Write + Send),
+    observer: &dyn Observer,
+) -> Result<()> {
+    let output = Mutex::new(output);
+    // Pieces come one at a time and in order.
+    copy(source, DdPlan { to: 0, ..plan }, conv, observer, &|piece, _| {
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        match piece {
+            Piece::Data(bytes) => output.write_all(bytes),
+            Piece::Zeroes(length) => {
+                std::io::copy(&mut std::io::repeat(0).take(length), &mut *output).map(|_| ())
+            }
+        }
+        .context("error while writing the output")
+    })?;
+    let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+    output.flush().context("error while writing the output")
+}
+
+/// What a stream is copied into.
+#[derive(Clone, Copy, Debug)]
+pub struct DdStream<'a> {
+    /// Written here.
+    pub target: &'a dyn Image,
+    /// Where writing begins.
+    pub to: u64,
+    /// At most so many bytes; `None` = to the stream's end.
+    pub limit: Option<u64>,
+    /// The target may be made larger as more comes.
+    pub grow: bool,
+    /// Blocks of zeroes are left out.
+    pub sparse: bool,
+}
+
+/// Copies a stream to a disk and flushes it; answers how many bytes came. Where the target is
+/// full, everything that fits has been written.
+pub fn dd_from_stream(
+    input: &mut dyn Read,
+    request: DdStream<'_>,
+    observer: &dyn Observer,
+) -> Result<u64> {
+    let DdStream { target, to, .. } = request;
+    let limit = request.limit.unwrap_or(u64::MAX);
+    let mut buffer = vec![0; STREAM_STEP];
+    let mut done = 0u64;
+    let result = loop {
+        check_cancelled(observer)?;
+        let wanted = limit.saturating_sub(done).min(buffer.len() as u64) as usize;
+        let length = fill(input, &mut buffer[..wanted])?;
+        if length == 0 {
+            break Ok(done);
+        }
+        let at = to.saturating_add(done);
+        let room = room(&request, at, length as u64)?;
+        put(&request, &buffer[..length.min(room as usize)], at)?;
+        done += room.min(length as u64);
+        observer.progress(done, request.limit.unwrap_or(0));
+        if room < length as u64 {
+            break Err(Error::new(Kind::OutOfSpace, format!("it is full after {done} bytes")));
+        }
+    };
+    target.flush()?;
+    result
+}
+
+/// A stream is copied in pieces of this size.
+const STREAM_STEP: usize = 1 << 20;
+/// Blocks of zeroes of this size are looked for in streams.
+const SPARSE_BLOCK: usize = 4096;
+
+/// How much of `length` bytes fits at `at`. What may grow does so in steps that double it.
+fn room(request: &DdStream<'_>, at: u64, length: u64) -> Result<u64> {
+    let end = at.saturating_add(length);
+    let size = request.target.size();
+    if end > size && request.grow {
+        let wanted = request.limit.map_or(0, |limit| request.to.saturating_add(limit));
+        let wanted = if wanted > MOST_AHEAD { end.saturating_mul(2) } else { wanted };
+        let size = end.max(wanted).next_multiple_of(512);
+        request.target.resize(ResizeRequest { size, preallocation: Preallocation::Off })?;
+        return Ok(length);
+    }
+    Ok(size.saturating_sub(at).min(length))
+}
+
+/// A target is not made larger than this before so much has come.
+const MOST_AHEAD: u64 = 1 << 40;
+
+fn put(request: &DdStream<'_>, bytes: &[u8], at: u64) -> Result<()> {
+    let write = |bytes: &[u8], at| {
+        request.target.write_at(bytes, at).context("error while writing to output image file")
+    };
+    if !request.sparse {
+        return write(bytes, at);
+    }
+    let mut at = at;
+    for block in bytes.chunks(SPARSE_BLOCK) {
+        if !disksmith_disk::is_zero(block) {
+            write(block, at)?;
+        }
+        at += block.len() as u64;
+    }
+    Ok(())
+}
+
+/// Reads until the buffer is full or the stream ends.
+fn fill(input: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match input.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("error while reading the input"),
+        }
+    }
+    Ok(length)
+}
+
+enum Piece<'a> {
+    Data(&'a [u8]),
+    Zeroes(u64),
+}
+
+/// Hands the planned bytes of `source` to `put`, with where they lie in it; in order.
+fn copy(
+    source: &Node,
+    plan: DdPlan,
+    conv: DdConv,
+    observer: &dyn Observer,
+    put: &(dyn Fn(Piece<'_>, u64) -> Result<()> + Sync),
+) -> Result<()> {
+    let DdPlan { from, length, .. } = plan;
+    let sources = Source::line_up(&[source]);
     let unit = 4096;
     let shape = Shape::copying(unit);
     let transfer = Transfer {
         sources: &sources,
         unit,
         sparse: unit,
-        find_zeroes: request.conv.sparse,
+        find_zeroes: conv.sparse,
         compress: false,
-        salvage: false,
+        salvage: conv.noerror,
         offload: false,
     };
     let mut plan = Plan::new(&sources, unit, shape.step).range(from, from.saturating_add(length));
+    plan.salvage = conv.noerror.then_some(observer);
     let meter = Meter::start(observer, length);
     pipeline::run(Pipeline {
         workers: shape.workers,
@@ -112,17 +269,14 @@ pub fn dd(request: &DdRequest<'_>, observer: &dyn Observer) -> Result<()> {
             transfer.prepare(none, &piece, buffer)
         },
         place: &|ready, buffer| {
+            ready.warnings.iter().for_each(|text| observer.warning(text));
             for step in &ready.steps {
-                let place = step.at - from + to;
                 let at = (step.at - ready.start) as usize;
                 match step.action {
-                    Action::Write => target
-                        .write_at(&buffer.bytes[at..at + step.length as usize], place)
-                        .map_err(|error| {
-                            error.context("error while writing to output image file")
-                        })?,
-                    Action::Zero if request.target_is_zero || request.conv.sparse => {}
-                    Action::Zero => target.write_zeroes(place, step.length, ZeroMode::Keep)?,
+                    Action::Write => {
+                        put(Piece::Data(&buffer.bytes[at..at + step.length as usize]), step.at)?;
+                    }
+                    Action::Zero => put(Piece::Zeroes(step.length), step.at)?,
                     _ => {}
                 }
             }
@@ -130,7 +284,6 @@ pub fn dd(request: &DdRequest<'_>, observer: &dyn Observer) -> Result<()> {
         },
         unordered: false,
     })?;
-    target.flush()?;
     meter.finish();
     Ok(())
 }

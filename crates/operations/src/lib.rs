@@ -32,7 +32,7 @@ pub use commit::{CommitRequest, commit};
 pub use compare::{CompareError, CompareRequest, CompareStage, Comparison, Verdict, compare};
 pub use convert::{ConvertRequest, Offload, convert};
 pub use disksmith_codec::DeflateWindow;
-pub use dd::{DdConv, DdPlan, DdRequest, dd};
+pub use dd::{DdConv, DdPlan, DdRequest, DdStream, dd, dd_from_stream, dd_to_stream};
 pub use measure::for_each_data;
 pub use observer::{Observer, Silent};
 pub use rebase::{RebaseRequest, rebase, rebase_unsafe};

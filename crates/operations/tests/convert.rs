@@ -209,7 +209,7 @@ fn dd_copies_the_blocks_asked_for() {
             target: &*target.image,
             plan,
             target_is_zero: rng.one_in(2),
-            conv: DdConv { sparse: rng.one_in(2) },
+            conv: DdConv { sparse: rng.one_in(2), ..DdConv::default() },
         };
         dd(&request, &Silent).unwrap();
         let written = disk.to_bytes();

@@ -53,7 +53,8 @@ fn adding() {
 #[test]
 fn primary_and_logical() {
     let mut t = table(Label::Mbr, GIB);
-    assert!(add(&t, &AddRequest { logical: true, ..sized(1) }).is_err());
+    let (with, number) = add(&t, &AddRequest { logical: true, ..sized(1) }).unwrap();
+    assert_eq!((number, with.extended().map(|p| p.number)), (5, Some(1)), "it brings its own");
     for _ in 0..3 {
         t = add(&t, &sized(10)).unwrap().0;
     }

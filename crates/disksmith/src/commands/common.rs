@@ -127,11 +127,15 @@ impl Source {
 
     /// Opens the operand `name`.
     pub(crate) fn open(&self, face: &Face, name: &str, purpose: Purpose) -> Result<Node, Failure> {
-        if !face.drop_in && !self.image_opts {
+        if !self.image_opts {
             let address = Address::parse(name).with_format(self.format.as_deref());
-            if !address.is_plain() || address.is_path {
+            // qemu-img has no addresses: there, only what it would refuse may be one.
+            let part = address.is_path && address.part.is_some();
+            if part || !face.drop_in && (!address.is_plain() || address.is_path) {
                 let opened = disksmith_open::open_disk(&address, &self.settings(purpose)?)?;
-                warn_if_guessed_raw(face, &opened.node, purpose.mode);
+                if opened.partition.is_none() {
+                    warn_if_guessed_raw(face, &opened.node, purpose.mode);
+                }
                 return Ok(opened.into_node());
             }
         }

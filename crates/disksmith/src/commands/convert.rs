@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options};
-use disksmith_open::{Cache, ImageSpec, Locking, Node, chain_extents};
+use disksmith_open::{Address, Cache, ImageSpec, Locking, Node, chain_extents, open_disk};
 use disksmith_operations::{ConvertRequest, DeflateWindow, Offload, convert, snapshot_view};
 
 use super::Verb;
@@ -105,7 +105,7 @@ impl Verb for Convert {
             return refuse("Must specify image file name");
         }
         let sources = self.open_sources(face)?;
-        let made = match self.no_create {
+        let made = match self.writes_in_place(face, &target) {
             true => None,
             false => Some(self.plan(face, &format, &target, lists, &sources)?),
         };
@@ -386,8 +386,22 @@ impl Convert {
         Ok((node, Some(made)))
     }
 
+    /// Asked for with -n; a part of an image cannot be made, only written.
+    fn writes_in_place(&self, face: &Face, target: &str) -> bool {
+        self.no_create || !face.drop_in && part_of_file(target).is_some()
+    }
+
     fn open_target(&self, face: &Face, name: &str) -> Result<Node, Failure> {
         let cache = self.cache(face)?;
+        let part = part_of_file(name).filter(|_| !self.target_image_opts);
+        if let Some(address) = part {
+            // The part itself is raw, so that is no word on the image's format.
+            let format = self.target_format.clone().filter(|format| format != "raw");
+            let source = Source { format, ..self.source.clone() };
+            let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
+            let address = address.with_format(source.format.as_deref());
+            return Ok(open_disk(&address, &source.settings(purpose)?)?.into_node());
+        }
         let source = Source {
             format: match self.target_image_opts {
                 true => self.target_format.clone(),
@@ -404,6 +418,12 @@ impl Convert {
         warn_if_guessed_raw(face, &node, OpenMode::Write);
         Ok(node)
     }
+}
+
+/// The address that `name` is, if it names a part of an existing file.
+fn part_of_file(name: &str) -> Option<Address> {
+    let address = Address::parse(name);
+    (address.is_path && address.part.is_some() && address.path.is_none()).then_some(address)
 }
 
 fn help(face: &Face, format: &str, has_target: bool) -> Outcome {

@@ -2,11 +2,11 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::OpenMode;
-use disksmith_open::{ImageSpec, Locking, Node};
+use disksmith_open::{Address, ImageSpec, Locking, Node, open_disk};
 
 use super::Verb;
 use super::common::{Form, Purpose, Source};
-use crate::face::{DONE, Face, Failure, Outcome};
+use crate::face::{DONE, Face, Failure, Outcome, usage};
 use crate::render::info::{self, ImageInfo};
 
 /// The arguments of `info`.
@@ -22,8 +22,8 @@ pub(crate) struct Info {
     pub force_share: bool,
     #[command(flatten)]
     pub form: Form,
-    /// The image
-    #[arg(value_name = "IMAGE")]
+    /// The image, or a part of it
+    #[arg(value_name = "IMAGE[:PART]")]
     pub image: String,
 }
 
@@ -33,6 +33,11 @@ impl Verb for Info {
 
     fn run(self, face: &Face) -> Outcome {
         let json = self.form.is_json()?;
+        let address = Address::parse(&self.image).with_format(self.source.format.as_deref());
+        if !face.drop_in && !self.source.image_opts && !address.is_plain() {
+            face.print(&self.part(&address, json)?);
+            return Ok(DONE);
+        }
         let mut images = Vec::new();
         self.walk(face, &mut |node| {
             let mut image = ImageInfo::of(node)?;
@@ -53,6 +58,17 @@ impl Verb for Info {
 }
 
 impl Info {
+    /// What a part of an image, or a snapshot of it, is. To read it, all of the chain is opened.
+    fn part(&self, address: &Address, json: bool) -> Result<String, Failure> {
+        if address.path.is_some() {
+            return usage("files are looked at with stat; info takes IMAGE[@SNAPSHOT][:PART]");
+        }
+        let locking = if self.force_share { Locking::Off } else { Locking::Inspect };
+        let purpose = Purpose { locking, ..Purpose::new(OpenMode::Read) };
+        let opened = open_disk(address, &self.source.settings(purpose)?)?;
+        Ok(info::part(&opened, json))
+    }
+
     fn walk(
         &self,
         face: &Face,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use disksmith_disk::{Disk, Result, human_size};
 use disksmith_formats::{Fact, Image, OpenRequest, Snapshot, driver};
-use disksmith_open::Node;
+use disksmith_open::{Node, OpenedDisk};
+use disksmith_partitions::Partition;
 use serde_json::{Map, Value, json};
 
 use super::json::pretty;
@@ -147,10 +148,7 @@ fn block(image: &ImageInfo, drop_in: bool) -> String {
         };
         text += &format!("{label}: {value}\n");
     }
-    for (index, line) in image.findings.lines.iter().enumerate() {
-        let label = if index == 0 { "content: " } else { "    " };
-        text += &format!("{label}{}\n", crate::render::printable(line));
-    }
+    text += &findings_text(&image.findings);
     // A child node tells nothing to a person who asked for the image.
     if drop_in {
         children_text(image, "/", 0, &mut text);
@@ -245,6 +243,57 @@ pub(crate) fn json(image: &ImageInfo) -> String {
 /// A chain as a JSON list.
 pub(crate) fn json_list(images: &[ImageInfo]) -> String {
     pretty(&Value::Array(images.iter().map(value).collect()))
+}
+
+/// A part of an image, or a snapshot: a disk of its own, of which only the content is told.
+pub(crate) fn part(opened: &OpenedDisk, json: bool) -> String {
+    let (findings, size) = (crate::content::look(&*opened.disk), opened.disk.size());
+    let partition = opened.partition.as_ref();
+    if json {
+        let mut map = Map::new();
+        map.insert("virtual-size".into(), json!(size));
+        map.insert("filename".into(), json!(opened.shown));
+        map.insert("format".into(), json!(opened.node.image.format()));
+        if let Some(partition) = partition {
+            map.insert("partition".into(), partition_value(partition, opened.start, size));
+        }
+        map.extend(findings.json);
+        return pretty(&Value::Object(map));
+    }
+    let mut text = format!("image: {}\n", super::printable(&opened.shown));
+    if let Some(partition) = partition {
+        text += &format!("partition: {}, {}", partition.number, partition.kind.name());
+        if !partition.name.is_empty() {
+            text += &format!(" \"{}\"", super::printable(&partition.name));
+        }
+        text += &format!(", sectors {} to {}\n", partition.start, partition.end());
+    }
+    text += &format!("file format: {}\n", opened.node.image.format());
+    text += &format!("virtual size: {} ({size} bytes)\n", human_size(size));
+    text + &findings_text(&findings)
+}
+
+/// A partition with positions in bytes.
+pub(crate) fn partition_value(partition: &Partition, start: u64, size: u64) -> Value {
+    json!({
+        "number": partition.number,
+        "start": start,
+        "size": size,
+        "type": partition.kind.name(),
+        "type-id": partition.kind.to_string(),
+        "name": partition.name,
+        "uuid": partition.uuid.map(|uuid| uuid.to_string()),
+        "bootable": partition.boots(),
+    })
+}
+
+fn findings_text(findings: &Findings) -> String {
+    let mut text = String::new();
+    for (index, line) in findings.lines.iter().enumerate() {
+        let label = if index == 0 { "content: " } else { "    " };
+        text += &format!("{label}{}\n", super::printable(line));
+    }
+    text
 }
 
 fn value(image: &ImageInfo) -> Value {

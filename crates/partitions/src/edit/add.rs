@@ -46,13 +46,30 @@ pub struct AddRequest {
 }
 
 /// Adds a partition; returns the new table and the number of the partition. Of an MBR's
-/// partitions one at most is bootable: a new one that is takes that from the others.
+/// partitions one at most is bootable: a new one that is takes that from the others. A first
+/// logical partition brings the extended one along, in all of the largest free region.
 pub fn add(table: &Table, request: &AddRequest) -> Result<(Table, u32)> {
-    let (mut new, number) = insert(table, request)?;
+    let (mut new, number) = match request.logical && needs_extended(table) {
+        true => insert(&insert(table, &extended(request))?.0, request)?,
+        false => insert(table, request)?,
+    };
     if new.require(number)?.bootable {
         new.partitions.iter_mut().for_each(|p| p.bootable = p.number == number);
     }
     Ok((new, number))
+}
+
+fn needs_extended(table: &Table) -> bool {
+    table.label == Label::Mbr && table.extended().is_none()
+}
+
+fn extended(request: &AddRequest) -> AddRequest {
+    let code = types::MBR_EXTENDED_LBA;
+    AddRequest {
+        kind: Some(PartitionType::Mbr(code)),
+        align: request.align,
+        ..AddRequest::default()
+    }
 }
 
 /// As [`add`], and leaves the others as they are.

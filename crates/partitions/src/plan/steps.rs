@@ -9,7 +9,7 @@ use disksmith_disk::{Context, Disk, Result};
 
 use super::{MoveStep, Options, Step};
 use crate::edit::moving;
-use crate::gpt::read::Survey;
+use crate::gpt::read::{Copy, Survey};
 use crate::gpt::write::Image;
 use crate::mbr::layout::Record;
 use crate::{Label, Partition, Role, Table, gpt, mbr, probe};
@@ -183,11 +183,25 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// The headers first: without them nobody looks at the entries, which go so that they are
+    /// not taken for a boot loader later.
     fn erase_gpt(&mut self, after: &Table, survey: &Survey) -> Result<()> {
-        let places = [(survey.primary.is_some(), 1), (survey.backup.is_some(), survey.backup_lba)];
-        for (_, lba) in places.into_iter().filter(|(there, lba)| *there && !covered(after, *lba)) {
+        let places = [(survey.primary.as_ref(), 1), (survey.backup.as_ref(), survey.backup_lba)];
+        let found = |(copy, lba): (Option<&Copy>, u64)| copy.map(|copy| (copy.clone(), lba));
+        let found: Vec<_> = places.into_iter().filter_map(found).collect();
+        for (_, lba) in found.iter().filter(|(_, lba)| !covered(after, *lba)) {
             let zeroes = vec![0; usize::try_from(self.unit).unwrap_or(512)];
-            self.write(self.sector(lba), zeroes, "GPT header, erased")?;
+            self.write(self.sector(*lba), zeroes, "GPT header, erased")?;
+        }
+        self.flush();
+        for (copy, _) in found.iter().filter(|(copy, _)| copy.is_valid()) {
+            let first = copy.header.partition_entry_lba;
+            let sectors = (copy.entries.len() as u64).div_ceil(self.unit.max(1));
+            let free = (first..first.saturating_add(sectors)).all(|lba| !covered(after, lba));
+            if free && sectors > 0 {
+                let zeroes = vec![0; copy.entries.len()];
+                self.write(self.sector(first), zeroes, "GPT entries, erased")?;
+            }
         }
         self.flush();
         Ok(())
