@@ -11,6 +11,7 @@ pub mod acl;
 pub mod ext;
 mod interface;
 pub mod source;
+mod usage;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Arc<dyn Filesystem>>
     Ok(Arc::new(ext::Ext::open(disk, read_only)?))
 }
 
+pub use usage::used_ranges;
 pub use interface::{
     Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem, NewFile, Rename, Seek,
     Statistics, Time, errno, errors, resolve,

@@ -69,7 +69,8 @@ impl Verb for Mkfs {
         (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
         let opened = open_disk(&address, &settings)?;
         if !self.force {
-            refuse_if_used(&*opened.disk, &opened.shown)?;
+            refuse_if_used(&*opened.disk)
+                .with_context(|| format!("Could not make a filesystem in '{}'", opened.shown))?;
         }
         let attempt = || format!("Could not make a filesystem in '{}'", opened.shown);
         match &self.from {
@@ -126,7 +127,7 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], Failure> {
 }
 
 /// The time that everything made bears, if the environment asks for a reproducible result.
-fn epoch() -> Result<Option<Time>, Failure> {
+pub(crate) fn epoch() -> Result<Option<Time>, Failure> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Err(_) => Ok(None),
         Ok(text) => match text.parse() {
@@ -148,14 +149,13 @@ fn source(from: &str) -> Result<Box<dyn Source>, Error> {
 }
 
 /// What is recognised is not overwritten unasked.
-fn refuse_if_used(disk: &dyn Disk, shown: &str) -> Result<(), Error> {
+pub(crate) fn refuse_if_used(disk: &dyn Disk) -> Result<(), Error> {
     let content = disksmith_partitions::probe(disk)?.map(|content| content.kind.to_string());
     let table = disksmith_partitions::read(disk)?;
     let table = (!table.partitions.is_empty()).then(|| "a partition table".to_string());
     match content.or(table) {
         None => Ok(()),
         Some(what) => Err(Error::new(Kind::Refused, format!("it holds {what}"))
-            .context(format!("Could not make a filesystem in '{shown}'"))
             .with_hint("Say --force to overwrite it.")),
     }
 }

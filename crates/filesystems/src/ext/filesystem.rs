@@ -59,6 +59,17 @@ impl Ext {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at what is open.
+    pub(crate) fn with_core<T>(&self, look: impl FnOnce(&Core) -> Result<T>) -> Result<T> {
+        look(&self.read_lock().core)
+    }
+
+    /// The length of the filesystem in bytes, which may be less than its disk's.
+    pub fn length(&self) -> u64 {
+        let open = self.read_lock();
+        open.core.shape.blocks.saturating_mul(open.core.shape.block_size as u64)
+    }
+
     /// Runs a change: whole or not at all.
     fn change<T>(&self, mut work: impl FnMut(&mut Core) -> Result<T>) -> Result<T> {
         let mut open = self.write_lock();

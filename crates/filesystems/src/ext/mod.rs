@@ -35,6 +35,7 @@ mod orphan;
 mod resize;
 mod shape;
 mod tune;
+mod usage;
 mod xattr;
 
 pub use check::{CheckReport, check};
@@ -45,3 +46,4 @@ pub use mkfs::{
 };
 pub use resize::{NewSize, Resized, minimum_size, resize};
 pub use tune::{Tune, tune};
+pub use usage::Place;
