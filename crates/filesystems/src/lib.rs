@@ -9,8 +9,11 @@
 
 pub mod acl;
 pub mod ext;
+pub mod fat;
 mod interface;
+mod raw;
 pub mod source;
+pub mod swap;
 mod usage;
 
 use std::sync::Arc;
@@ -19,7 +22,10 @@ use disksmith_disk::{Disk, Result};
 
 /// Opens the filesystem on `disk`, whichever it is.
 pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Arc<dyn Filesystem>> {
-    Ok(Arc::new(ext::Ext::open(disk, read_only)?))
+    match fat::Fat::open(disk.clone(), read_only) {
+        Ok(fat) => Ok(Arc::new(fat)),
+        Err(_) => Ok(Arc::new(ext::Ext::open(disk, read_only)?)),
+    }
 }
 
 pub use usage::used_ranges;

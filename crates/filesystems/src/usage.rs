@@ -18,13 +18,10 @@ pub fn used_ranges(disk: &Arc<dyn Disk>, kind: &str) -> Result<Option<Vec<Range<
             if filesystem.has_errors() {
                 return Ok(None);
             }
-            let mut used = filesystem.used_ranges()?;
-            let end = filesystem.length();
-            if end < disk.size() {
-                used.push(end..disk.size());
-            }
-            used
+            filesystem.used_ranges()?
         }
+        "vfat" => crate::fat::used_ranges(disk.clone())?,
+        "swap" => crate::swap::used_ranges(disk.clone())?,
         _ => return Ok(None),
     };
     used.retain_mut(|range| {

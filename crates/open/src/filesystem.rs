@@ -23,6 +23,10 @@ pub fn open_filesystem(
             let open = disksmith_filesystems::ext::Ext::open(disk.clone(), read_only);
             Ok(Arc::new(open.with_context(attempt)?))
         }
+        "vfat" => {
+            let open = disksmith_filesystems::fat::Fat::open(disk.clone(), read_only);
+            Ok(Arc::new(open.with_context(attempt)?))
+        }
         kind => Err(Error::new(
             Kind::Unsupported,
             format!("it holds {kind}, whose files cannot be read yet"),

@@ -64,12 +64,6 @@ impl Ext {
         look(&self.read_lock().core)
     }
 
-    /// The length of the filesystem in bytes, which may be less than its disk's.
-    pub fn length(&self) -> u64 {
-        let open = self.read_lock();
-        open.core.shape.blocks.saturating_mul(open.core.shape.block_size as u64)
-    }
-
     /// Runs a change: whole or not at all.
     fn change<T>(&self, mut work: impl FnMut(&mut Core) -> Result<T>) -> Result<T> {
         let mut open = self.write_lock();

@@ -81,6 +81,8 @@ pub fn try_run(program: &str, arguments: &[&str]) -> Output {
         let package = match program {
             "mount" | "umount" | "losetup" => "mount",
             "setfacl" => "acl",
+            "fsck.fat" | "mkfs.fat" => "dosfstools",
+            "mdir" | "mcopy" => "mtools",
             _ => "e2fsprogs",
         };
         panic!("{program}: {error}; install the Debian package {package}")

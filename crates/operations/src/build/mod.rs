@@ -84,7 +84,7 @@ impl Build {
             let spec = &request.spec.partitions[index];
             if let Some(settings) = &mut part.settings {
                 settings.time = time.unwrap_or_default();
-                settings.uuid = filesystem_id(spec, &ids, index)?;
+                settings.id = filesystem_id(spec, settings.kind, &ids, index)?;
             }
             let open_end = request.spec.bytes()?.is_none();
             wishes.push(wish(spec, part, need, extra, open_end)?);
@@ -94,6 +94,7 @@ impl Build {
         for (part, (place, need)) in parts.iter_mut().zip(layout.places.iter().zip(&needs)) {
             if let (Some(settings), Some(need)) = (&mut part.settings, need) {
                 settings.provide(need, place.length);
+                settings.start_sector = u32::try_from(place.start / 512).unwrap_or(0);
             }
         }
         Ok(Self { request, layout, parts, additions })
@@ -127,7 +128,10 @@ impl Build {
         self.write_table(disk)?;
         for (index, part) in self.parts.iter().enumerate() {
             let attempt = || format!("Could not make partition {}", index + 1);
-            self.fill(disk, index, part, &meter).with_context(attempt)?;
+            let lost = self.fill(disk, index, part, &meter).with_context(attempt)?;
+            for what in lost {
+                observer.warning(&format!("partition {}: {what}", index + 1));
+            }
         }
         if let Some(loader) = &self.additions.bios {
             loader.write_code(disk)?;
@@ -150,8 +154,15 @@ impl Build {
         plan.apply(disk, true).context(attempt)
     }
 
-    fn fill(&self, disk: &Arc<dyn Disk>, index: usize, part: &Part, meter: &Meter<'_>) -> Result<()> {
-        let Some(settings) = &part.settings else { return Ok(()) };
+    /// Answers what the filesystem could not keep of its files.
+    fn fill(
+        &self,
+        disk: &Arc<dyn Disk>,
+        index: usize,
+        part: &Part,
+        meter: &Meter<'_>,
+    ) -> Result<Vec<String>> {
+        let Some(settings) = &part.settings else { return Ok(Vec::new()) };
         let place = self.layout.places[index];
         let slice: Arc<dyn Disk> = Arc::new(Slice::new(disk.clone(), place.start, place.length)?);
         let spec = &self.request.spec.partitions[index];
@@ -199,12 +210,13 @@ fn look(
     let settings = MakeSettings {
         kind: FilesystemKind::parse(name)?,
         label: spec.label.clone(),
-        uuid: [0; 16],
+        id: [0; 16],
         features: spec.features.clone(),
         block_size: spec.block_size,
         inodes: spec.inodes,
         reserved: spec.reserved,
         time: request.time.unwrap_or_default(),
+        start_sector: 0,
     };
     let mut survey = Survey::default();
     let interest = |path: &str| boot.map_or(Interest::None, |boot| boot.interest(path));
@@ -266,14 +278,18 @@ fn wish(
     Ok(Wish { size, need, kind })
 }
 
-fn filesystem_id(spec: &PartitionSpec, ids: &Ids, index: usize) -> Result<[u8; 16]> {
-    match &spec.filesystem_uuid {
-        None => Ok(ids.uuid(&format!("filesystem {index}"))),
-        Some(text) => match uuid::Uuid::parse_str(text) {
-            Ok(uuid) => Ok(uuid.into_bytes()),
-            Err(_) => Err(invalid(format!("partition {}: '{text}' is not a UUID", index + 1))),
-        },
-    }
+fn filesystem_id(
+    spec: &PartitionSpec,
+    kind: FilesystemKind,
+    ids: &Ids,
+    index: usize,
+) -> Result<[u8; 16]> {
+    let Some(text) = &spec.filesystem_uuid else {
+        return Ok(ids.uuid(&format!("filesystem {index}")));
+    };
+    kind.parse_id(text).ok_or_else(|| {
+        invalid(format!("partition {}: '{text}' is no id of this filesystem", index + 1))
+    })
 }
 
 /// Marks the partition that firmware's boot code is to start.
@@ -324,9 +340,10 @@ impl TreeRequest {
             let below = Some(ESP.to_string());
             partitions.push(PartitionSpec {
                 kind: Some("esp".into()),
-                filesystem: Some("vfat".into()),
+                filesystem: Some("fat32".into()),
                 label: "ESP".into(),
                 size: Some("auto".into()),
+                slack: Some("16M".into()),
                 content: vec![ContentSpec { from: from.clone(), below, ..Default::default() }],
                 ..Default::default()
             });

@@ -69,7 +69,11 @@ fn look(part: &Arc<dyn Disk>) -> (Vec<Range<u64>>, PartUse) {
     };
     used.kind = Some(content.kind);
     match used_ranges(part, content.kind) {
-        Ok(Some(ranges)) => {
+        Ok(Some(mut ranges)) => {
+            // Of what lies behind the end of the filesystem nothing is known.
+            if let Some(end) = content.size.filter(|end| *end < size) {
+                ranges.push(end..size);
+            }
             used.used = ranges.iter().map(|range| range.end - range.start).sum();
             (between(&ranges, size), used)
         }

@@ -167,7 +167,7 @@ impl GrowPlan {
         let Some(change) = &self.filesystem else { return Ok(()) };
         let attempt = || format!("Could not grow the {}", change.name());
         let part = part_of(disk, change.partition).with_context(attempt)?;
-        change.kind.grow(part).with_context(attempt)?;
+        change.kind.grow(part, &change.content).with_context(attempt)?;
         disk.flush().with_context(attempt)
     }
 

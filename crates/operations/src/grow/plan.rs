@@ -106,7 +106,7 @@ fn filesystem(
     let Some((kind, content)) = growable else {
         return refuse(request, plan, content.as_ref(), number);
     };
-    let tried = kind.grow(part.clone());
+    let tried = kind.grow(part.clone(), content);
     let (old_size, new_size) = match tried {
         Ok(sizes) => sizes,
         Err(error) if Trial::was_long(&error) => (content.size.unwrap_or(0), part.size()),

@@ -11,49 +11,7 @@ pub(crate) use group::GroupDescriptor;
 pub(crate) use inode::Inode;
 pub(crate) use superblock::Superblock;
 
-use disksmith_disk::bytes;
-
-/// Little-endian 16 bits; 0 past the end.
-pub(crate) fn le16(bytes: &[u8], at: usize) -> u16 {
-    bytes::le16(bytes, at).unwrap_or(0)
-}
-
-/// Little-endian 32 bits; 0 past the end.
-pub(crate) fn le32(bytes: &[u8], at: usize) -> u32 {
-    bytes::le32(bytes, at).unwrap_or(0)
-}
-
-/// Big-endian 32 bits; 0 past the end.
-pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
-    bytes::be32(bytes, at).unwrap_or(0)
-}
-
-/// Big-endian 16 bits; 0 past the end.
-pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
-    bytes::be16(bytes, at).unwrap_or(0)
-}
-
-/// Stores bytes; nothing happens past the end.
-pub(crate) fn put(target: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(place) = at.checked_add(value.len()).and_then(|end| target.get_mut(at..end)) {
-        place.copy_from_slice(value);
-    }
-}
-
-/// Stores little-endian 16 bits.
-pub(crate) fn put16(target: &mut [u8], at: usize, value: u16) {
-    put(target, at, &value.to_le_bytes());
-}
-
-/// Stores little-endian 32 bits.
-pub(crate) fn put32(target: &mut [u8], at: usize, value: u32) {
-    put(target, at, &value.to_le_bytes());
-}
-
-/// Stores big-endian 32 bits.
-pub(crate) fn put_be32(target: &mut [u8], at: usize, value: u32) {
-    put(target, at, &value.to_be_bytes());
-}
+pub(crate) use crate::raw::{be16, be32, le16, le32, put, put_be32, put16, put32};
 
 /// Getters and setters for little-endian fields of a structure that keeps its bytes in `raw`.
 macro_rules! fields {

@@ -1,0 +1,257 @@
+//! Making volumes with files in them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use disksmith_disk::{Context as _, Disk, Error, Kind, Result};
+
+use super::make::{FatOptions, make};
+use super::name;
+use super::{Fat, chain::FILE_MAX};
+use crate::source::{Node, Source, SourceFile};
+use crate::{Changes, Device, FileKind, Filesystem, NewFile, Time, errors};
+
+/// Copied at once when a hard link becomes a file of its own.
+const STEP: usize = 1 << 20;
+/// Names told one by one; of more only the number is kept.
+const RENAMED_MAX: usize = 1000;
+
+/// What came of filling a volume, and what FAT could not keep.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct FatFilled {
+    /// Files and directories made.
+    pub files: u64,
+    /// Files whose owner or group was not root.
+    pub owners: u64,
+    /// Files with extended attributes or access lists.
+    pub xattrs: u64,
+    /// Further names of a file: each became a copy.
+    pub hard_links: u64,
+    /// Symbolic links left out.
+    pub symlinks: u64,
+    /// Devices, pipes and sockets left out.
+    pub specials: u64,
+    /// Names that FAT cannot hold, and what they became.
+    pub renamed: Vec<(Vec<u8>, Vec<u8>)>,
+    /// All of them, also those that are not told.
+    pub renamed_count: u64,
+}
+
+impl FatFilled {
+    /// One line for each sort of loss; empty if nothing was lost.
+    pub fn losses(&self) -> Vec<String> {
+        let counted = [
+            (self.owners, "files lost their owner: FAT has none"),
+            (self.xattrs, "files lost extended attributes or access lists: FAT has none"),
+            (self.hard_links, "hard links became copies: FAT has none"),
+            (self.symlinks, "symbolic links were left out: FAT has none"),
+            (self.specials, "devices, pipes and sockets were left out: FAT has none"),
+            (self.renamed_count, "names that FAT cannot hold were changed"),
+        ];
+        let lines = counted.iter().filter(|(count, _)| *count > 0);
+        lines.map(|(count, what)| format!("{count} {what}")).collect()
+    }
+}
+
+/// Makes a volume with the files of `source`.
+pub fn make_from(
+    disk: Arc<dyn Disk>,
+    options: &FatOptions,
+    source: &mut dyn Source,
+) -> Result<FatFilled> {
+    make(disk.clone(), options)?;
+    let fat = Fat::open(disk, false)?;
+    fat.set_clock(options.time);
+    fat.commit_rarely();
+    let mut fill = Fill {
+        fat: &fat,
+        options,
+        paths: HashMap::from([(Vec::new(), fat.root())]),
+        times: Vec::new(),
+        filled: FatFilled::default(),
+    };
+    while let Some(file) = source.next_file()? {
+        fill.add(&file, source)
+            .with_context(|| format!("Could not put '{}'", String::from_utf8_lossy(&file.path)))?;
+    }
+    // A directory's time changes with each name put into it: it is set at the end.
+    for (inode, time) in std::mem::take(&mut fill.times) {
+        fat.set_attributes(inode, &times(time))?;
+    }
+    let filled = fill.filled;
+    fat.close()?;
+    Ok(filled)
+}
+
+struct Fill<'a> {
+    fat: &'a Fat,
+    options: &'a FatOptions,
+    /// Inodes of what was put, by the source's paths.
+    paths: HashMap<Vec<u8>, u64>,
+    times: Vec<(u64, Time)>,
+    filled: FatFilled,
+}
+
+fn times(time: Time) -> Changes {
+    Changes {
+        accessed: Some(time),
+        modified: Some(time),
+        created: Some(time),
+        ..Changes::default()
+    }
+}
+
+fn new_file(kind: FileKind, mode: u16) -> NewFile {
+    NewFile { kind, mode, uid: 0, gid: 0, device: Device::default() }
+}
+
+impl Fill<'_> {
+    fn add(&mut self, file: &SourceFile, source: &mut dyn Source) -> Result<()> {
+        self.filled.owners += u64::from(file.uid != 0 || file.gid != 0);
+        self.filled.xattrs += u64::from(!file.xattrs.is_empty());
+        let made = match &file.node {
+            Node::Directory => {
+                let inode = self.folder(&file.path)?;
+                let time = self.time(file);
+                if inode != self.fat.root() {
+                    self.times.push((inode, time));
+                }
+                return Ok(());
+            }
+            Node::Symlink(_) => {
+                self.filled.symlinks += 1;
+                return Ok(());
+            }
+            Node::Special(..) => {
+                self.filled.specials += 1;
+                return Ok(());
+            }
+            Node::HardLink(target) => {
+                // A link to what was left out is left out.
+                let Some(target) = self.paths.get(target).copied() else {
+                    self.filled.hard_links += 1;
+                    return Ok(());
+                };
+                self.filled.hard_links += 1;
+                let inode = self.make(file)?;
+                self.copy(target, inode)?;
+                inode
+            }
+            Node::Regular(size) => {
+                if *size > FILE_MAX {
+                    return Err(
+                        errors::too_big().context("A file on FAT has at most 4294967295 bytes")
+                    );
+                }
+                let inode = self.make(file)?;
+                source.content(&mut |offset, data| self.fat.write(inode, offset, data))?;
+                if self.fat.attributes(inode)?.size != *size {
+                    let changes = Changes { size: Some(*size), ..Changes::default() };
+                    self.fat.set_attributes(inode, &changes)?;
+                }
+                self.paths.insert(file.path.clone(), inode);
+                inode
+            }
+        };
+        self.fat.set_attributes(made, &times(self.time(file)))?;
+        Ok(())
+    }
+
+    /// Files are not newer than the volume.
+    fn time(&self, file: &SourceFile) -> Time {
+        self.options.time.map_or(file.modified, |most| file.modified.min(most))
+    }
+
+    fn make(&mut self, file: &SourceFile) -> Result<u64> {
+        let (parent, name) = self.place(&file.path)?;
+        self.make_named(parent, name, &new_file(FileKind::Regular, file.mode))
+    }
+
+    /// Makes a file under its name, or under the nearest that FAT can hold.
+    fn make_named(&mut self, parent: u64, name: &[u8], file: &NewFile) -> Result<u64> {
+        let plain = name::encode(name).and_then(|_| self.fat.create(parent, name, file));
+        let error = match plain {
+            Ok(made) => {
+                self.filled.files += 1;
+                return Ok(made.inode);
+            }
+            Err(error) => error,
+        };
+        let taken = error.kind() == Kind::AlreadyExists;
+        let unnameable = matches!(error.kind(), Kind::InvalidInput | Kind::LimitExceeded);
+        let error = match taken {
+            true => {
+                error.context("FAT does not tell upper from lower case, and such a name is there")
+            }
+            false => error,
+        };
+        if !taken && !unnameable || !self.options.map_names {
+            return Err(error.with_hint("Say that names may be changed, or change the names."));
+        }
+        let near = name::nearest(name);
+        for number in 1..1000 {
+            let candidate = if number == 1 { near.clone() } else { numbered(&near, number) };
+            match self.fat.create(parent, &candidate, file) {
+                Ok(made) => {
+                    self.filled.files += 1;
+                    self.filled.renamed_count += 1;
+                    if self.filled.renamed.len() < RENAMED_MAX {
+                        self.filled.renamed.push((name.to_vec(), candidate));
+                    }
+                    return Ok(made.inode);
+                }
+                Err(error) if error.kind() == Kind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(error)
+    }
+
+    fn copy(&self, from: u64, to: u64) -> Result<()> {
+        let (mut buffer, mut at) = (vec![0; STEP], 0);
+        loop {
+            let count = self.fat.read(from, at, &mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.fat.write(to, at, buffer.get(..count).unwrap_or(&[]))?;
+            at += count as u64;
+        }
+    }
+
+    /// The directory and the name that a path means.
+    fn place<'p>(&mut self, path: &'p [u8]) -> Result<(u64, &'p [u8])> {
+        let split = path.iter().rposition(|byte| *byte == b'/');
+        let (folder, name) = match split {
+            Some(at) => (path.get(..at).unwrap_or(&[]), path.get(at + 1..).unwrap_or(&[])),
+            None => (&[][..], path),
+        };
+        if name.is_empty() {
+            return Err(Error::new(Kind::InvalidInput, "a file has no name"));
+        }
+        Ok((self.folder(folder)?, name))
+    }
+
+    /// The inode of a directory; made when it is not there.
+    fn folder(&mut self, path: &[u8]) -> Result<u64> {
+        if let Some(inode) = self.paths.get(path) {
+            return Ok(*inode);
+        }
+        let (parent, name) = self.place(path)?;
+        let inode = self.make_named(parent, name, &new_file(FileKind::Directory, 0o755))?;
+        self.paths.insert(path.to_vec(), inode);
+        Ok(inode)
+    }
+}
+
+/// A name with a number before its extension, cut to what FAT can hold.
+fn numbered(name: &[u8], number: u32) -> Vec<u8> {
+    let text = String::from_utf8_lossy(name);
+    let (base, extension) = match text.rfind('.') {
+        Some(at) if at > 0 => text.split_at(at),
+        _ => (&*text, ""),
+    };
+    let base: String = base.chars().take(100).collect();
+    let extension: String = extension.chars().take(20).collect();
+    format!("{base}_{number}{extension}").into_bytes()
+}
