@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options};
-use disksmith_open::{Address, Cache, ImageSpec, Locking, Node, chain_extents, open_disk};
+use disksmith_open::{Address, Cache, Locking, Node, chain_extents, open_disk};
 use disksmith_operations::{ConvertRequest, DeflateWindow, Offload, convert, snapshot_view};
 
 use super::Verb;
