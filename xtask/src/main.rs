@@ -1,6 +1,7 @@
 //! Project chores: `cargo xtask CHORE`.
 
 mod bench;
+mod boot;
 mod faults;
 mod long;
 mod oracles;
@@ -21,6 +22,7 @@ const CHORES: &[Chore] = &[
     ("oracles", "install (root) or name the tools that tests compare with", oracles::run),
     ("bench", "measure every verb beside qemu-img: cargo xtask bench --help", bench::run),
     ("bare-copy", "copy a file with two threads: the bench's mark", bench::bare_copy),
+    ("boot", "boot disks made by build in QEMU: cargo xtask boot [RECIPE…]", boot::run),
     ("long", "run every test with its full matrix (hours)", long::all),
     ("faults", "fail every n-th system call, kill, fill disks: cargo xtask faults", faults::run),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),

@@ -171,6 +171,24 @@ impl Plan {
         Ok(Made { target, data: data.map(|(_, target)| target) })
     }
 
+    /// Opens what was made as an image.
+    pub(crate) fn open(&self, made: &Made, settings: &Settings) -> Result<Node> {
+        made.unlock()?;
+        let format = self.driver.name;
+        let mut spec = ImageSpec::from_path(made.target.place(), &self.name, Some(format));
+        if let Some(data) = &made.data {
+            let place = data.place();
+            let shown = place.to_string_lossy().into_owned();
+            spec.data_file = Some(Box::new(ImageSpec::from_path(place, &shown, Some("raw"))));
+        }
+        for key in ["encrypt.key-secret", "key-secret"] {
+            if let Some(id) = self.options.text(key) {
+                spec.options.set(key, id);
+            }
+        }
+        disksmith_open::open(&spec, settings)
+    }
+
     fn secret(&self, secrets: &Secrets) -> Result<Option<Secret>> {
         let id =
             self.options.text("encrypt.key-secret").or_else(|| self.options.text("key-secret"));

@@ -14,6 +14,7 @@ mod interface;
 mod raw;
 pub mod source;
 pub mod swap;
+mod usage;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Arc<dyn Filesystem>>
     }
 }
 
+pub use usage::used_ranges;
 pub use interface::{
     Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem, NewFile, Rename, Seek,
     Statistics, Time, errno, errors, resolve,

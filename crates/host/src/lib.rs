@@ -5,12 +5,16 @@
 
 mod copy;
 mod device;
+mod direct;
 mod file;
 mod holder;
 mod lock;
+mod mounted;
 mod new_file;
 
 pub use copy::{copy_in_kernel, shares_blocks};
+pub use direct::DirectDisk;
 pub use file::{FileDisk, FileId, OpenOptions};
 pub use lock::{LockSet, Permission};
-pub use new_file::NewFile;
+pub use mounted::{Frozen, Mount, mounts, refuse_mounted};
+pub use new_file::{NewFile, publish};

@@ -57,14 +57,29 @@ impl NewFile {
     pub fn publish(mut self) -> Result<()> {
         self.disk.flush()?;
         self.disk.file().sync_all()?;
-        if let Ok(old) = fs::metadata(&self.target) {
-            let _ = fs::set_permissions(&self.temporary, old.permissions());
-        }
-        fs::rename(&self.temporary, &self.target)
-            .with_context(|| format!("Could not name the file '{}'", self.target.display()))?;
+        name(&self.temporary, &self.target)?;
         self.published = true;
         sync_parent(&self.target)
     }
+}
+
+/// Gives a file that is whole its name `target`, in place of what is there, and makes content and
+/// name durable.
+pub fn publish(file: &Path, target: &Path) -> Result<()> {
+    File::open(file)
+        .and_then(|file| file.sync_all())
+        .with_context(|| format!("Could not sync '{}'", file.display()))?;
+    let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+    name(file, &target)?;
+    sync_parent(&target)
+}
+
+fn name(file: &Path, target: &Path) -> Result<()> {
+    if let Ok(old) = fs::metadata(target) {
+        let _ = fs::set_permissions(file, old.permissions());
+    }
+    fs::rename(file, target)
+        .with_context(|| format!("Could not name the file '{}'", target.display()))
 }
 
 impl Drop for NewFile {

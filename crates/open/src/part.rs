@@ -72,6 +72,11 @@ impl OpenedDisk {
         Self { disk, node, start: 0, partition: None, shown: shown.to_string() }
     }
 
+    /// The whole disk, whichever part of it was named.
+    pub fn whole_disk(&self) -> Arc<dyn Disk> {
+        Arc::new(View { node: self.node.clone() })
+    }
+
     /// Writes everything that waits and leaves the image clean.
     pub fn close(&self) -> Result<()> {
         self.node.close()
@@ -90,6 +95,12 @@ impl OpenedDisk {
             Err(node) => window(Arc::new(View { node: node.clone() }), node, true, shown),
         }
     }
+}
+
+/// A disk made from (a part of) an image as a raw image of its own, for operations that work on
+/// chains.
+pub fn disk_node(disk: Arc<dyn Disk>, under: Arc<Node>, shown: &str) -> Node {
+    window(disk, under, false, shown.to_string())
 }
 
 fn window(disk: Arc<dyn Disk>, under: Arc<Node>, whole: bool, shown: String) -> Node {

@@ -55,6 +55,9 @@ pub struct ConvertRequest<'a> {
     /// Zeroes in data of at least this many bytes are not stored (`-S`); 0: everything is
     /// stored, holes of the source too.
     pub sparse_size: u64,
+    /// What lies before this byte (a multiple of the target's granularity and of 2 MiB) is there
+    /// already.
+    pub start: u64,
     /// Threads; `None` = what suits the machine (`-m`).
     pub threads: Option<usize>,
     /// Write pieces as they come instead of in order (`-W`).
@@ -83,6 +86,7 @@ impl<'a> ConvertRequest<'a> {
             level: None,
             deflate_window: DeflateWindow::default(),
             sparse_size: 4096,
+            start: 0,
             threads: None,
             out_of_order: false,
             offload: Offload::default(),
@@ -125,7 +129,7 @@ pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<
         salvage: request.salvage,
         offload,
     };
-    let mut plan = Plan::new(&sources, unit, shape.step);
+    let mut plan = Plan::new(&sources, unit, shape.step).range(request.start, total);
     plan.whole_runs = offload;
     plan.salvage = request.salvage.then_some(observer);
     if request.target_has_backing {
@@ -133,6 +137,7 @@ pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<
         plan.backing_end = request.target.backing.as_ref().map(|node| node.image.size());
     }
     let meter = Meter::start(observer, total);
+    meter.advance(request.start)?;
     let placer = Placer {
         request,
         target,

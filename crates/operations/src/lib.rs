@@ -11,10 +11,14 @@
 
 mod bench;
 mod bitmaps;
+pub mod build;
+pub mod clone;
 mod commit;
 mod compare;
 mod convert;
 mod dd;
+pub mod grow;
+mod kinds;
 mod measure;
 mod observer;
 mod pipeline;
@@ -34,6 +38,7 @@ pub use convert::{ConvertRequest, Offload, convert};
 pub use disksmith_codec::DeflateWindow;
 pub use dd::{DdConv, DdPlan, DdRequest, DdStream, dd, dd_from_stream, dd_to_stream};
 pub use measure::for_each_data;
+pub use kinds::FilesystemKind;
 pub use observer::{Observer, Silent};
 pub use rebase::{RebaseRequest, rebase, rebase_unsafe};
 pub use resize::{SizeChange, resize};

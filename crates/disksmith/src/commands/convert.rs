@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options};
-use disksmith_open::{Address, Cache, ImageSpec, Locking, Node, chain_extents, open_disk};
+use disksmith_open::{Address, Cache, Locking, Node, chain_extents, open_disk};
 use disksmith_operations::{ConvertRequest, DeflateWindow, Offload, convert, snapshot_view};
 
 use super::Verb;
@@ -367,22 +367,9 @@ impl Convert {
         let made = plan.make(face, &secrets).map_err(|error| {
             error.context(format!("{}: error while converting {}", plan.name, plan.driver.name))
         })?;
-        made.unlock()?;
-        let format = plan.driver.name;
-        let mut spec = ImageSpec::from_path(made.target.place(), &plan.name, Some(format));
-        if let Some(data) = &made.data {
-            let place = data.place();
-            let shown = place.to_string_lossy().into_owned();
-            spec.data_file = Some(Box::new(ImageSpec::from_path(place, &shown, Some("raw"))));
-        }
-        for key in ["encrypt.key-secret", "key-secret"] {
-            if let Some(id) = plan.options.text(key) {
-                spec.options.set(key, id);
-            }
-        }
         let source = Source { keys: self.source.keys.clone(), ..Source::default() };
         let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
-        let node = disksmith_open::open(&spec, &source.settings(purpose)?)?;
+        let node = plan.open(&made, &source.settings(purpose)?)?;
         Ok((node, Some(made)))
     }
 

@@ -2,6 +2,8 @@
 
 mod extended;
 
+pub(crate) use extended::epoch;
+
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -92,7 +94,7 @@ impl Verb for Mkfs {
         if self.size.as_deref() == Some("auto") {
             fill = fill.repeatable()?;
         }
-        let (size, options) = self.size(options, &fill)?;
+        let (size, options) = self.size(face, options, &fill)?;
         let new = match size {
             Some(size) if address.is_plain() => self.new_image(face, size)?,
             _ => None,
@@ -107,6 +109,7 @@ impl Mkfs {
     /// The size asked for in bytes, and the options that go with it.
     fn size(
         &self,
+        face: &Face,
         options: MakeOptions,
         fill: &Fill,
     ) -> Result<(Option<u64>, MakeOptions), Failure> {
@@ -121,7 +124,7 @@ impl Mkfs {
                 let (size, options) = size_for(&options, &need).with_context(attempt)?;
                 Ok((Some(size), options))
             }
-            Some(text) => Ok((Some(crate::numbers::size("filesystem size", text)?), options)),
+            Some(text) => Ok((Some(crate::numbers::size(face, "filesystem size", text)?), options)),
         }
     }
 
@@ -151,10 +154,10 @@ impl Mkfs {
         let mut settings = self.access.settings(true)?;
         (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
         let opened = open_disk(address, &settings)?;
-        if !self.force {
-            refuse_if_used(&*opened.disk, &opened.shown)?;
-        }
         let attempt = || format!("Could not make a filesystem in '{}'", opened.shown);
+        if !self.force {
+            refuse_if_used(&*opened.disk).with_context(attempt)?;
+        }
         let room = opened.disk.size();
         let mut disk = opened.disk.clone();
         if let Some(size) = size.filter(|size| *size < room) {
@@ -259,14 +262,13 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], Failure> {
 }
 
 /// What is recognised is not overwritten unasked.
-fn refuse_if_used(disk: &dyn Disk, shown: &str) -> Result<(), Error> {
+pub(crate) fn refuse_if_used(disk: &dyn Disk) -> Result<(), Error> {
     let content = disksmith_partitions::probe(disk)?.map(|content| content.kind.to_string());
     let table = disksmith_partitions::read(disk)?;
     let table = (!table.partitions.is_empty()).then(|| "a partition table".to_string());
     match content.or(table) {
         None => Ok(()),
         Some(what) => Err(Error::new(Kind::Refused, format!("it holds {what}"))
-            .context(format!("Could not make a filesystem in '{shown}'"))
             .with_hint("Say --force to overwrite it.")),
     }
 }

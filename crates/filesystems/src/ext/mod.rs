@@ -41,6 +41,7 @@ mod resize;
 mod shape;
 mod transaction;
 mod tune;
+mod usage;
 mod xattr;
 
 pub use check::{CheckReport, check};
@@ -51,3 +52,4 @@ pub use mkfs::{
 };
 pub use resize::{NewSize, Resized, minimum_size, resize};
 pub use tune::{Tune, tune};
+pub use usage::Place;

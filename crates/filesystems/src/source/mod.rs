@@ -6,12 +6,14 @@ mod insert;
 mod tar;
 mod tar_writer;
 mod tree;
+mod unpack;
 
 pub use directory::DirectorySource;
 pub use insert::{Keep, insert};
 pub use tar::TarSource;
 pub use tar_writer::write_tar;
 pub use tree::TreeSource;
+pub use unpack::unpack;
 
 use disksmith_disk::Result;
 

@@ -116,7 +116,7 @@ fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Failure> {
 }
 
 /// The time that everything made bears, if the environment asks for a reproducible result.
-fn epoch() -> Result<Option<Time>, Failure> {
+pub(crate) fn epoch() -> Result<Option<Time>, Failure> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Err(_) => Ok(None),
         Ok(text) => match text.parse() {

@@ -1,0 +1,244 @@
+//! `build`: make a whole disk from a tree, a tar file or a description.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use disksmith_disk::{Context, Error, human_size};
+use disksmith_formats::{OpenMode, Options};
+use disksmith_host::{FileDisk, OpenOptions, refuse_mounted};
+use disksmith_open::{ImageSpec, Locking, OpenedDisk, Settings};
+use disksmith_operations::build::{Build, BuildRequest, DiskSpec, TreeRequest};
+
+use super::Verb;
+use super::mkfs::{epoch, refuse_if_used};
+use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
+use crate::making::{Plan, creatable, format_of_name, join_lists};
+use crate::progress::{Progress, Watch};
+
+/// A description of a disk has at most so many bytes.
+const SPEC_MAX: u64 = 16 << 20;
+
+/// The arguments of `build`.
+#[derive(clap::Args, Debug, Default)]
+#[command(after_help = HELP)]
+pub(crate) struct BuildVerb {
+    /// The directory or tar file (also gzip, xz, zstd; - for standard input) to fill the disk with
+    #[arg(short = 'd', long, value_name = "DIR|TAR|-")]
+    pub from: Option<String>,
+    /// Size of the disk, or auto: what the files need
+    #[arg(short = 's', long, value_name = "SIZE|auto")]
+    pub size: Option<String>,
+    /// gpt, mbr or none; mbr with --boot bios, else gpt
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// Type of the filesystem
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Label of the filesystem
+    #[arg(short = 'L', long)]
+    pub label: Option<String>,
+    /// bios or uefi: add what is missing to boot from the disk
+    #[arg(long, value_name = "FIRMWARE")]
+    pub boot: Option<String>,
+    /// Owner of all files: UID:GID
+    #[arg(long, value_name = "UID:GID")]
+    pub owner: Option<String>,
+    /// Goes into every id of the disk; 'random' makes another disk each time
+    #[arg(long, value_name = "TEXT")]
+    pub seed: Option<String>,
+    /// The image to make
+    #[arg(short, long, value_name = "IMAGE")]
+    pub output: Option<String>,
+    /// Its format; told from the suffix of its name when not given
+    #[arg(short = 'O', long = "format", value_name = "FMT")]
+    pub format: Option<String>,
+    /// Options of the format, as name=value,…
+    #[arg(long, value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Even if the target holds data
+    #[arg(long)]
+    pub force: bool,
+    /// Show what would be made, and make nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show how far it is
+    #[arg(short, long)]
+    pub progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The description of the disk, in TOML
+    #[arg(value_name = "SPEC.toml")]
+    pub spec: Option<String>,
+}
+
+const HELP: &str = "\
+With --boot uefi the tree's /boot/efi becomes the EFI system partition, partition 1, and the root
+is partition 2. With --boot bios the tree's /boot/extlinux/extlinux.conf is what boots. Without
+--boot there is one partition. The same input gives the same disk, bit by bit: ids follow from the
+files, times from SOURCE_DATE_EPOCH or the newest file.";
+
+impl Verb for BuildVerb {
+    const NAME: &'static str = "build";
+    const ABOUT: &'static str = "Make a whole disk from a directory, a tar file or a description";
+
+    fn run(self, face: &Face) -> Outcome {
+        let mut spec = self.disk_spec()?;
+        if spec.seed.as_deref() == Some("random") {
+            spec.seed = Some(uuid::Uuid::new_v4().to_string());
+        }
+        let output = match &self.output {
+            Some(output) => output.clone(),
+            None if self.dry_run => String::new(),
+            None => return usage("where to? Say -o IMAGE"),
+        };
+        let format = self.format.clone().or(spec.format.clone());
+        let format = format.unwrap_or_else(|| format_of_name(&output).unwrap_or("raw").to_string());
+        let mut options = join_lists(&self.options)?;
+        for (name, value) in &spec.options {
+            if options.text(name).is_none() {
+                options.set(name, value);
+            }
+        }
+        let wants_input = spec.partitions.iter().any(|part| part.contents().iter().any(|c| c.from == "-"));
+        let input = if wants_input { Some(spool()?) } else { None };
+        let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        let request = BuildRequest { spec, input, time: epoch()? };
+        let attempt = || format!("Could not build '{output}'");
+        let build = Build::prepare(request, &watch).with_context(attempt)?;
+        if self.dry_run {
+            face.print(&describe(&build));
+            return Ok(DONE);
+        }
+        let result = self.make(face, &build, &output, &format, options, &watch);
+        watch.finish();
+        result.map_err(|failure| match failure {
+            Failure::Error(error) => Failure::Error(error.context(attempt())),
+            other => other,
+        })?;
+        if !self.quiet {
+            face.print(&describe(&build));
+        }
+        Ok(DONE)
+    }
+}
+
+impl BuildVerb {
+    fn disk_spec(&self) -> Result<DiskSpec, Failure> {
+        let mut spec = match (&self.spec, &self.from) {
+            (Some(_), Some(_)) => return usage("either SPEC.toml or --from, not both"),
+            (None, None) => return usage("of what? Say --from DIR|TAR, or SPEC.toml"),
+            (Some(name), None) => {
+                if self.kind.is_some() || self.label.is_some() || self.owner.is_some() {
+                    return usage("--type, --label and --owner go with --from; SPEC.toml has its own");
+                }
+                read_spec(name)?
+            }
+            (None, Some(from)) => {
+                let request = TreeRequest {
+                    from: from.clone(),
+                    kind: self.kind.clone().unwrap_or_else(|| "ext4".into()),
+                    label: self.label.clone().unwrap_or_default(),
+                    boot: self.boot.clone(),
+                    owner: self.owner.clone(),
+                    ..TreeRequest::default()
+                };
+                request.spec()
+            }
+        };
+        spec.size = self.size.clone().or(spec.size);
+        spec.table = self.table.clone().or(spec.table);
+        spec.boot = self.boot.clone().or(spec.boot);
+        spec.seed = self.seed.clone().or(spec.seed);
+        Ok(spec)
+    }
+
+    fn make(
+        &self,
+        face: &Face,
+        build: &Build,
+        output: &str,
+        format: &str,
+        mut options: Options,
+        watch: &Watch,
+    ) -> Result<(), Failure> {
+        let driver = creatable(format)?;
+        if options.text("size").is_some() || options.text("backing_file").is_some() {
+            return refuse("size and backing file are not among the options of an image that is built");
+        }
+        options.set("size", build.size().to_string());
+        let plan = Plan { driver, name: output.to_string(), options };
+        plan.check()?;
+        let place = plan.path()?;
+        if !self.force {
+            refuse_holding(&place)?;
+        }
+        let made = plan.make(face, &Default::default())?;
+        let settings = Settings::new(OpenMode::Write);
+        let opened = OpenedDisk::whole(plan.open(&made, &settings)?, output);
+        build.write(&opened.disk, watch)?;
+        opened.close()?;
+        drop(opened);
+        made.keep()?;
+        Ok(())
+    }
+}
+
+fn read_spec(name: &str) -> Result<DiskSpec, Failure> {
+    let attempt = || format!("Could not read '{name}'");
+    let mut text = String::new();
+    File::open(name)
+        .and_then(|file| file.take(SPEC_MAX).read_to_string(&mut text))
+        .with_context(attempt)?;
+    let folder = Path::new(name).parent().unwrap_or(Path::new(""));
+    Ok(DiskSpec::parse(&text, folder).with_context(attempt)?)
+}
+
+/// Standard input as a file without a name: it is read more than once.
+fn spool() -> Result<File, Error> {
+    let attempt = "Could not keep what comes from standard input";
+    let mut file = tempfile::tempfile().context(attempt)?;
+    std::io::copy(&mut std::io::stdin().lock(), &mut file).context(attempt)?;
+    file.flush().context(attempt)?;
+    file.seek(SeekFrom::Start(0)).context(attempt)?;
+    Ok(file)
+}
+
+/// A device that is mounted, and a target that holds something, are not overwritten unasked.
+pub(crate) fn refuse_holding(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
+    let attempt = || format!("Could not write to '{}'", path.display());
+    if meta.file_type().is_block_device() {
+        let device = FileDisk::open(path, OpenOptions::default()).with_context(attempt)?;
+        refuse_mounted(&device)?;
+        return refuse_if_used(&device).with_context(attempt);
+    }
+    if !meta.is_file() || meta.len() == 0 {
+        return Ok(());
+    }
+    let shown = path.to_string_lossy();
+    let spec = ImageSpec::from_path(path, &shown, None);
+    let settings = Settings { locking: Locking::Shared, ..Settings::new(OpenMode::Read) };
+    // What cannot be opened is not recognised.
+    let Ok(node) = disksmith_open::open(&spec, &settings) else { return Ok(()) };
+    refuse_if_used(&*OpenedDisk::whole(node, &shown).disk).with_context(attempt)
+}
+
+fn describe(build: &Build) -> String {
+    let mut text = format!("disk of {} ({} bytes)", human_size(build.size()), build.size());
+    let Some(table) = build.table() else { return text + "\n" };
+    text += &format!(", {} partition table\n", table.label.name());
+    for partition in &table.partitions {
+        let length = partition.length_bytes(table.sector_size);
+        text += &format!(
+            "partition {}: {} from byte {}, {}\n",
+            partition.number,
+            human_size(length),
+            partition.start_bytes(table.sector_size),
+            partition.kind.name()
+        );
+    }
+    text
+}

@@ -1,0 +1,423 @@
+//! `clone`: copy a whole disk, from a device or an image, to either.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use disksmith_disk::{Context, Disk, Error, Kind, human_size};
+use disksmith_formats::OpenMode;
+use disksmith_host::{DirectDisk, Frozen, Mount, mounts, publish};
+use disksmith_open::{Address, ImageSpec, Locking, Node, OpenedDisk, Settings, open_disk};
+use disksmith_operations::Observer;
+use disksmith_operations::clone::{
+    CloneRequest, PartUse, Reader, Record, clone, free_space_of, resumable, verify,
+};
+
+use super::Verb;
+use super::build::refuse_holding;
+use super::common::{Purpose, Source};
+use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse, usage};
+use crate::making::{Plan, creatable, format_of_name, join_lists};
+use crate::progress::{Progress, Watch};
+use crate::signals;
+
+/// The arguments of `clone`.
+#[derive(clap::Args, Debug, Default)]
+#[command(after_help = HELP)]
+pub(crate) struct CloneVerb {
+    #[command(flatten)]
+    pub source: Source,
+    /// Leave out what ext, FAT and swap say is free
+    #[arg(long)]
+    pub used_only: bool,
+    /// Go on past what cannot be read, and list it in this file, in ddrescue's form
+    #[arg(long, value_name = "MAPFILE")]
+    pub rescue: Option<PathBuf>,
+    /// Read the copy back and compare it with what was read from the source
+    #[arg(long)]
+    pub verify: bool,
+    /// Even if the target holds data, or the source is mounted and cannot be frozen
+    #[arg(long)]
+    pub force: bool,
+    /// Format of the target; told from the suffix of its name when not given
+    #[arg(short = 'O', long, value_name = "FMT")]
+    pub target_format: Option<String>,
+    /// Options of the target's format, as name=value,…
+    #[arg(short, long, value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Show how far it is
+    #[arg(short, long)]
+    pub progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The disk to copy: a block device or an image
+    #[arg(value_name = "SOURCE")]
+    pub from: String,
+    /// Where to: an image to make, or a block device
+    #[arg(value_name = "TARGET")]
+    pub to: String,
+}
+
+const HELP: &str = "\
+A copy to an image that was cut short goes on where it stopped when the same command is run again:
+until it is whole it lies beside the target, as .TARGET.clone with .TARGET.clone-map. A device that
+is mounted is kept still while it is copied (root). Exit status 1 with --rescue also means that
+something could not be read; the copy is there all the same.";
+
+impl Verb for CloneVerb {
+    const NAME: &'static str = "clone";
+    const ABOUT: &'static str = "Copy a whole disk, from a device or an image, to an image or a device";
+
+    fn run(self, face: &Face) -> Outcome {
+        let source = self.open_source()?;
+        let target = Destination::of(&self.to)?;
+        refuse_itself(&source, &self.to)?;
+        let frozen = self.keep_still(face, &source, &target)?;
+        let result = self.copy(face, &source, &target);
+        drop(frozen);
+        result.map_err(|failure| match failure {
+            Failure::Error(error) => {
+                Failure::Error(error.context(format!("Could not clone '{}'", self.from)))
+            }
+            other => other,
+        })
+    }
+}
+
+/// Where a copy goes.
+struct Destination {
+    /// As it is to be called.
+    path: PathBuf,
+    /// Where it is until it is whole; the same for a device.
+    place: PathBuf,
+    /// Its map file, unless another is named; a device has no place for one.
+    map: Option<PathBuf>,
+    device: bool,
+}
+
+impl Destination {
+    fn of(name: &str) -> Result<Self, Failure> {
+        let path = PathBuf::from(name);
+        let there = std::fs::metadata(&path).ok();
+        if there.as_ref().is_some_and(|meta| !meta.is_file()) {
+            return Ok(Self { place: path.clone(), path, map: None, device: true });
+        }
+        let Some(file) = path.file_name() else { return usage(format!("'{name}' names no file")) };
+        let beside = |suffix: &str| path.with_file_name(format!(".{}{suffix}", file.to_string_lossy()));
+        Ok(Self { place: beside(".clone"), map: Some(beside(".clone-map")), path: path.clone(), device: false })
+    }
+
+    fn folder(&self) -> PathBuf {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        }
+    }
+}
+
+impl CloneVerb {
+    fn open_source(&self) -> Result<OpenedDisk, Failure> {
+        let purpose = Purpose { locking: Locking::Still, ..Purpose::new(OpenMode::Read) };
+        let settings = self.source.settings(purpose)?;
+        let device = std::fs::metadata(&self.from).is_ok_and(|meta| !meta.is_file());
+        let mut address = match self.source.image_opts {
+            true => return Ok(OpenedDisk::whole(disksmith_open::open(&self.source.spec(&self.from)?, &settings)?, &self.from)),
+            false => Address::parse(&self.from).with_format(self.source.format.as_deref()),
+        };
+        if device && address.is_plain() {
+            // A device is copied as it is, whatever its first bytes look like.
+            address.format.get_or_insert_with(|| "raw".into());
+        }
+        Ok(open_disk(&address, &settings)?)
+    }
+
+    /// Freezes what is mounted from the source.
+    fn keep_still(&self, face: &Face, source: &OpenedDisk, target: &Destination) -> Result<Vec<Frozen>, Failure> {
+        let Some(file) = &source.node.file else { return Ok(Vec::new()) };
+        let mounted: Vec<Mount> = mounts(file)?.into_iter().filter(|mount| !mount.read_only).collect();
+        let mut frozen: Vec<Frozen> = Vec::new();
+        let mut devices: Vec<&str> = Vec::new();
+        for mount in &mounted {
+            if devices.contains(&mount.device.as_str()) {
+                continue;
+            }
+            let result = still(mount, target, self.rescue.as_deref());
+            match result {
+                Ok(one) => frozen.push(one),
+                Err(error) if self.force => {
+                    face.warn(&format!("{error}; it is copied while it is written to"));
+                }
+                Err(error) => {
+                    return Err(error
+                        .context(format!("'{}' is mounted on '{}'", self.from, mount.point.display()))
+                        .with_hint("Unmount it, or say --force to copy it while it is written to.")
+                        .into());
+                }
+            }
+            devices.push(&mount.device);
+        }
+        Ok(frozen)
+    }
+
+    fn copy(&self, face: &Face, source: &OpenedDisk, target: &Destination) -> Outcome {
+        let identity = self.identity(source)?;
+        let (free, parts) = match self.used_only {
+            true => free_space_of(&source.disk)?,
+            false => Default::default(),
+        };
+        let record = self.rescue.clone().or(target.map.clone());
+        let size = source.disk.size();
+        let known = match &record {
+            Some(path) => match resumable(path, &identity, size) {
+                Ok(known) => known.filter(|_| target.device || target.place.exists()),
+                // The one that we keep by ourselves tells of an earlier copy of something else.
+                Err(_) if self.rescue.is_none() || self.force => None,
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
+        let known = known.filter(|known| known.resumable() < known.size());
+        let start = known.as_ref().map_or(0, |known| known.resumable());
+        if start > 0 && !self.quiet {
+            face.note(&format!("going on from {} of {}\n", human_size(start), human_size(size)));
+        }
+        let mut reader = Reader::new(source.disk.clone()).without(free);
+        if self.rescue.is_some() {
+            let bad = known.as_ref().map(|known| known.bad()).unwrap_or_default();
+            reader = reader.rescuing(past_the_cache(source), bad);
+        }
+        if self.verify {
+            reader = reader.hashing();
+        }
+        let reader = Arc::new(reader);
+        let node = self.open_target(face, target, size, start)?;
+        let request = CloneRequest {
+            reader: reader.clone(),
+            source: source.node.clone(),
+            target: &node,
+            target_is_zero: !target.device,
+            start,
+            record: record.clone().map(|path| Record { path, identity }),
+        };
+        let watch = Stoppable::new(Watch::new(face, Progress::new(face, self.progress, self.quiet)));
+        let result = clone(&request, &watch);
+        watch.inner.finish();
+        let result = result.and_then(|()| node.close());
+        drop(node);
+        if let Err(error) = result {
+            return Err(self.leave(error, target, record.as_deref()).into());
+        }
+        if self.verify {
+            self.read_back(target, &reader, start, &watch)?;
+        }
+        if !target.device {
+            publish(&target.place, &target.path)?;
+        }
+        if let (Some(map), None) = (&target.map, &self.rescue) {
+            let _ = std::fs::remove_file(map);
+        }
+        Ok(self.report(face, &reader, &parts))
+    }
+
+    /// What says that a copy that was begun is this one.
+    fn identity(&self, source: &OpenedDisk) -> Result<String, Failure> {
+        use std::os::unix::fs::MetadataExt;
+        let mut text = format!("source={} size={}", self.from, source.disk.size());
+        if let Some(file) = &source.node.file {
+            let meta = file.file().metadata().map_err(Error::from)?;
+            match file.is_block_device() {
+                true => text += &format!(" device={}", meta.rdev()),
+                false => text += &format!(" file={}:{} modified={}.{:09}", meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()),
+            }
+        }
+        let format = self.format();
+        let what = if self.used_only { "used" } else { "all" };
+        Ok(text + &format!(" copy={what} target={} format={format} options={}", self.to, self.options.join(",")))
+    }
+
+    fn format(&self) -> String {
+        self.target_format.clone().unwrap_or_else(|| format_of_name(&self.to).unwrap_or("raw").to_string())
+    }
+
+    fn open_target(&self, face: &Face, target: &Destination, size: u64, start: u64) -> Result<Node, Failure> {
+        let format = self.format();
+        let settings = Settings { locking: Locking::Serve, ..Settings::new(OpenMode::Write) };
+        if target.device {
+            let shown = self.to.as_str();
+            if !self.force && start == 0 {
+                refuse_holding(&target.path)?;
+            }
+            let spec = ImageSpec::from_path(&target.path, shown, Some("raw"));
+            let node = disksmith_open::open(&spec, &settings)?;
+            if node.image.size() < size {
+                return refuse(format!(
+                    "'{shown}' has {} bytes, the source has {size}: it does not fit",
+                    node.image.size()
+                ));
+            }
+            return Ok(node);
+        }
+        if start > 0 {
+            let spec = ImageSpec::from_path(&target.place, &self.to, Some(&format));
+            return Ok(disksmith_open::open(&spec, &settings)?);
+        }
+        let driver = creatable(&format)?;
+        let mut options = join_lists(&self.options)?;
+        if options.text("data_file").is_some() || options.text("backing_file").is_some() {
+            return refuse("a clone stands by itself: no data_file or backing_file");
+        }
+        options.set("size", size.to_string());
+        let place = target.place.to_string_lossy().into_owned();
+        let plan = Plan { driver, name: place, options };
+        plan.check()?;
+        refuse_target_in_use(&target.path)?;
+        if !self.force {
+            refuse_holding(&target.path)?;
+        }
+        let made = plan.make(face, &self.source.keys.secrets()?)?;
+        made.keep()?;
+        let spec = ImageSpec::from_path(&target.place, &self.to, Some(&format));
+        Ok(disksmith_open::open(&spec, &settings)?)
+    }
+
+    /// After a failure: what can be gone on with is kept, the rest is not.
+    fn leave(&self, error: Error, target: &Destination, record: Option<&Path>) -> Error {
+        let kept = record.is_some_and(Path::exists);
+        if target.device {
+            return match kept {
+                true => error.with_hint("Run the same command again to go on where it stopped."),
+                false => error,
+            };
+        }
+        if kept {
+            return error.with_hint(format!(
+                "Run the same command again to go on where it stopped, or remove '{}'.",
+                target.place.display()
+            ));
+        }
+        let _ = std::fs::remove_file(&target.place);
+        error
+    }
+
+    fn read_back(&self, target: &Destination, reader: &Reader, start: u64, watch: &dyn Observer) -> Result<(), Failure> {
+        let format = if target.device { "raw".to_string() } else { self.format() };
+        let spec = ImageSpec::from_path(&target.place, &self.to, Some(&format));
+        let node = disksmith_open::open(&spec, &Settings::new(OpenMode::Read))?;
+        if let Some(file) = &node.file {
+            // What the device has, not what memory has.
+            file.drop_cache(0, 0);
+        }
+        let opened = OpenedDisk::whole(node, &self.to);
+        Ok(verify(reader, &*opened.disk, start, !target.device, watch)?)
+    }
+
+    fn report(&self, face: &Face, reader: &Reader, parts: &[PartUse]) -> u8 {
+        if !self.quiet {
+            for part in parts {
+                face.print(&format!("{}\n", told(part)));
+            }
+            let checked = if self.verify { ", read back and equal" } else { "" };
+            face.print(&format!("copied {} of {}{checked}\n", human_size(reader.bytes_read()), human_size(reader.size())));
+        }
+        let bad = reader.bad();
+        if bad.is_empty() {
+            return DONE;
+        }
+        let bytes: u64 = bad.iter().map(|range| range.end - range.start).sum();
+        let map = self.rescue.as_deref().unwrap_or(Path::new("")).display().to_string();
+        face.complain(&format!(
+            "{bytes} bytes in {} places of '{}' could not be read; they are zeroes in the copy, and listed in '{map}'",
+            bad.len(),
+            self.from
+        ));
+        FAILED
+    }
+}
+
+fn told(part: &PartUse) -> String {
+    let place = part.partition.map_or_else(|| "disk".to_string(), |number| format!("partition {number}"));
+    let kind = part.kind.unwrap_or("nothing recognised");
+    match (&part.whole, part.used == part.size) {
+        (Some(why), _) => format!("{place}: {kind}, copied whole: {why}"),
+        (None, true) => format!("{place}: {kind}, copied whole: {}", human_size(part.size)),
+        (None, false) => {
+            format!("{place}: {kind}, {} of {} used", human_size(part.used), human_size(part.size))
+        }
+    }
+}
+
+/// Freezes a filesystem, unless the copy would be written to it.
+fn still(mount: &Mount, target: &Destination, map: Option<&Path>) -> Result<Frozen, Error> {
+    let folder = std::fs::File::open(target.folder())?;
+    let map = map.and_then(|map| std::fs::File::open(map.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))).ok());
+    let point = std::fs::File::open(&mount.point)?;
+    let device = |file: &std::fs::File| {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().map(|meta| meta.dev()).ok()
+    };
+    if [Some(&folder), map.as_ref()].into_iter().flatten().any(|file| device(file) == device(&point)) {
+        return Err(Error::new(Kind::Refused, "the copy would be written to the filesystem that is copied"));
+    }
+    Frozen::freeze(mount)
+}
+
+/// The source for small pieces: a device's own sectors where it is one.
+fn past_the_cache(source: &OpenedDisk) -> Arc<dyn Disk> {
+    let device = source.node.path.as_deref().filter(|_| source.partition.is_none() && source.node.image.format() == "raw");
+    match device.and_then(|path| DirectDisk::open(path).ok()) {
+        Some(disk) if disk.size() == source.disk.size() => Arc::new(disk),
+        _ => source.disk.clone(),
+    }
+}
+
+/// A disk is not copied onto itself.
+fn refuse_itself(source: &OpenedDisk, target: &str) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(meta) = std::fs::metadata(target) else { return Ok(()) };
+    for node in source.node.chain() {
+        let Some(file) = &node.file else { continue };
+        let own = file.file().metadata()?;
+        if (own.dev(), own.ino()) == (meta.dev(), meta.ino()) || (meta.rdev() != 0 && meta.rdev() == own.rdev()) {
+            return Err(Error::new(Kind::InvalidInput, format!("'{target}' is (a part of) the source itself")));
+        }
+    }
+    Ok(())
+}
+
+/// An image that somebody uses is not replaced.
+fn refuse_target_in_use(path: &Path) -> Result<(), Error> {
+    use disksmith_host::{FileDisk, LockSet, OpenOptions, Permission};
+    let Ok(old) = FileDisk::open(path, OpenOptions { write: true, ..OpenOptions::default() }) else { return Ok(()) };
+    let locks = LockSet::new(&[Permission::Write, Permission::Resize], &[Permission::Resize]);
+    old.lock(locks).with_context(|| format!("Could not replace '{}'", path.display()))
+}
+
+/// Stops in good order when the user wants to: what was copied can be gone on with.
+struct Stoppable {
+    inner: Watch,
+    stop: Arc<AtomicBool>,
+}
+
+impl Stoppable {
+    fn new(inner: Watch) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        signals::on_stop(Box::new(move || seen.store(true, Ordering::Release)));
+        Self { inner, stop }
+    }
+}
+
+impl Observer for Stoppable {
+    fn progress(&self, done: u64, total: u64) {
+        self.inner.progress(done, total);
+    }
+
+    fn warning(&self, text: &str) {
+        self.inner.warning(text);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.inner.cancelled()
+    }
+}

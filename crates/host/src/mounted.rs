@@ -1,0 +1,147 @@
+//! What the kernel has mounted from a block device, and keeping it still.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use disksmith_disk::{Context, Error, Kind, Result};
+
+use crate::FileDisk;
+use crate::device::last_error;
+
+const FIFREEZE: libc::c_ulong = 0xc004_5877;
+const FITHAW: libc::c_ulong = 0xc004_5878;
+
+/// A mounted filesystem.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mount {
+    /// Where.
+    pub point: PathBuf,
+    /// The device it lies on, as `major:minor`.
+    pub device: String,
+    /// Nothing can be written through this mount.
+    pub read_only: bool,
+}
+
+/// The filesystems that are mounted from a block device, from a partition of it, or from the disk
+/// that it is a partition of. Regular files have none here.
+pub fn mounts(disk: &FileDisk) -> Result<Vec<Mount>> {
+    if !disk.is_block_device() {
+        return Ok(Vec::new());
+    }
+    let own = number(disk.file().metadata()?.rdev());
+    let mut family = vec![own.clone()];
+    let sys = PathBuf::from("/sys/dev/block").join(&own);
+    // Partitions are folders of their disk, with a file `dev` each.
+    for entry in std::fs::read_dir(&sys).into_iter().flatten().flatten() {
+        family.extend(device_of(&entry.path()));
+    }
+    if sys.join("partition").exists() {
+        family.extend(std::fs::canonicalize(&sys).ok().and_then(|own| device_of(own.parent()?)));
+    }
+    let text = std::fs::read("/proc/self/mountinfo").context("Could not read the table of mounts")?;
+    let lines = text.split(|byte| *byte == b'\n');
+    Ok(lines.filter_map(parse).filter(|mount| family.contains(&mount.device)).collect())
+}
+
+/// Refuses a device of which something is mounted.
+pub fn refuse_mounted(disk: &FileDisk) -> Result<()> {
+    match mounts(disk)?.first() {
+        None => Ok(()),
+        Some(mount) => Err(Error::new(
+            Kind::InUse,
+            format!("'{}' is in use: mounted on '{}'", disk.path().display(), mount.point.display()),
+        )
+        .with_hint("Unmount it first.")),
+    }
+}
+
+fn device_of(folder: &std::path::Path) -> Option<String> {
+    Some(std::fs::read_to_string(folder.join("dev")).ok()?.trim().to_string())
+}
+
+fn number(device: u64) -> String {
+    format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+/// A line of mountinfo: ids, `major:minor`, root, mount point, options … (proc(5)).
+fn parse(line: &[u8]) -> Option<Mount> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let device = String::from_utf8(words.nth(2)?.to_vec()).ok()?;
+    let point = unescape(words.nth(1)?);
+    let options = words.next()?;
+    let read_only = options.split(|byte| *byte == b',').any(|option| option == b"ro");
+    Some(Mount { point: std::ffi::OsString::from_vec(point).into(), device, read_only })
+}
+
+/// Blanks and the like are written as three octal digits.
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, others)) = rest.split_first() {
+        let digits = others.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match (first, code) {
+            (b'\\', Some(code)) => {
+                plain.push(code);
+                rest = &others[3..];
+            }
+            _ => {
+                plain.push(*first);
+                rest = others;
+            }
+        }
+    }
+    plain
+}
+
+/// A filesystem that is kept still: everything is on its device, and whoever writes waits. Ends
+/// when dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    folder: File,
+}
+
+impl Frozen {
+    /// Freezes the filesystem that is mounted there. Root may; not every filesystem can.
+    pub fn freeze(mount: &Mount) -> Result<Self> {
+        let attempt = || format!("Could not freeze the filesystem on '{}'", mount.point.display());
+        let folder = File::open(&mount.point).with_context(attempt)?;
+        // SAFETY: FIFREEZE takes no argument that it would follow.
+        match unsafe { libc::ioctl(folder.as_raw_fd(), FIFREEZE, 0) } {
+            0 => Ok(Self { folder }),
+            _ => Err(last_error().context(attempt())),
+        }
+    }
+
+    /// Whether a file lies on it: writing to that would wait for ever.
+    pub fn holds(&self, file: &File) -> bool {
+        let device = |file: &File| file.metadata().map(|meta| meta.dev()).ok();
+        device(file).is_some() && device(file) == device(&self.folder)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // SAFETY: FITHAW takes no argument that it would follow. A failure means that somebody
+        // else thawed it.
+        unsafe { libc::ioctl(self.folder.as_raw_fd(), FITHAW, 0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_mountinfo_are_read() {
+        let line = b"36 35 98:0 /mnt1 /mnt\\0402 ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.device, "98:0");
+        assert_eq!(mount.point, PathBuf::from("/mnt 2"));
+        assert!(mount.read_only);
+        assert_eq!(parse(b""), None);
+    }
+}

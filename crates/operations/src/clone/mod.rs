@@ -1,0 +1,183 @@
+//! Copying a whole disk: only what is used, past what cannot be read, with proof, and from where
+//! an earlier run stopped.
+//!
+//! The copying itself is [`convert`]'s. What is special lies in the source that it is given
+//! ([`Reader`]): it calls free space zero, retries and notes what cannot be read, and keeps the
+//! hashes of what it hands out.
+
+mod mapfile;
+mod reader;
+mod usage;
+mod verify;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use disksmith_disk::{Disk, Error, Kind, Result};
+use disksmith_formats::Image;
+use disksmith_open::{Node, disk_node};
+
+use crate::{ConvertRequest, Observer, Offload, convert};
+
+pub use mapfile::{MapFile, Status};
+pub use reader::Reader;
+pub use usage::{PartUse, free_space_of};
+pub use verify::verify;
+
+/// The copy is made durable, and the progress recorded, at least this often …
+const CHECKPOINT_TIME: Duration = Duration::from_secs(10);
+/// … or after so many bytes.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// A copy goes on from a multiple of this.
+const GRAIN: u64 = 2 << 20;
+
+/// What to copy, and how.
+pub struct CloneRequest<'a> {
+    /// The source.
+    pub reader: Arc<Reader>,
+    /// The image behind it.
+    pub source: Arc<Node>,
+    /// The target: made, opened for writing.
+    pub target: &'a Node,
+    /// The target reads as zero now, behind `start`.
+    pub target_is_zero: bool,
+    /// Where to go on from; see [`MapFile::resumable`].
+    pub start: u64,
+    /// Where progress and bad areas are recorded.
+    pub record: Option<Record>,
+}
+
+/// A map file that is kept while copying.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says of the copy as a whole, in a line of its own.
+    pub identity: String,
+}
+
+/// Copies. When it returns, everything is written and durable.
+pub fn clone(request: &CloneRequest<'_>, observer: &dyn Observer) -> Result<()> {
+    let disk: Arc<dyn Disk> = request.reader.clone();
+    let source = disk_node(disk, request.source.clone(), &request.source.shown);
+    let keeper = Keeper {
+        observer,
+        request,
+        total: source.image.size(),
+        state: Mutex::new(State { done: request.start, at: Instant::now(), failure: None }),
+    };
+    let sources = [&source];
+    let result = convert(
+        &ConvertRequest {
+            target_is_zero: request.target_is_zero,
+            start: request.start,
+            offload: Offload::Never,
+            ..ConvertRequest::new(&sources, request.target)
+        },
+        &keeper,
+    );
+    let failure = keeper.lock().failure.take();
+    match (result, failure) {
+        (_, Some(failure)) => Err(failure),
+        (Ok(()), None) => keeper.record(keeper.total),
+        (Err(error), None) => {
+            keeper.stopped();
+            Err(error)
+        }
+    }
+}
+
+/// Makes checkpoints on the way.
+struct Keeper<'a> {
+    observer: &'a dyn Observer,
+    request: &'a CloneRequest<'a>,
+    total: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Up to here the copy is durable.
+    done: u64,
+    at: Instant,
+    failure: Option<Error>,
+}
+
+impl Keeper<'_> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that everything before `done` is in the target.
+    fn record(&self, done: u64) -> Result<()> {
+        let Some(record) = &self.request.record else { return Ok(()) };
+        self.request.target.image.flush()?;
+        let map = MapFile::of_copy(&self.request.reader, done, self.total, &record.identity);
+        map.write(&record.path)
+    }
+
+    /// After an error: what was placed so far is kept, as far as it can be made durable.
+    fn stopped(&self) {
+        let mut state = self.lock();
+        let reached = state.done.max(self.request.reader.placed());
+        let reached = reached / GRAIN * GRAIN;
+        if reached > 0 && self.record(reached).is_ok() {
+            state.done = reached;
+        }
+    }
+}
+
+impl Observer for Keeper<'_> {
+    fn progress(&self, done: u64, total: u64) {
+        self.request.reader.note_placed(done);
+        let mut state = self.lock();
+        let grown = done.saturating_sub(state.done);
+        if grown >= CHECKPOINT_BYTES || (grown >= GRAIN && state.at.elapsed() >= CHECKPOINT_TIME) {
+            let done = done / GRAIN * GRAIN;
+            match self.record(done) {
+                Ok(()) => state.done = done,
+                Err(error) => state.failure = Some(error.context("Could not record the progress")),
+            }
+            state.at = Instant::now();
+        }
+        drop(state);
+        self.observer.progress(done, total);
+    }
+
+    fn warning(&self, text: &str) {
+        self.observer.warning(text);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.observer.cancelled() || self.lock().failure.is_some()
+    }
+}
+
+/// The ranges of the source that could not be read.
+pub fn bad_ranges(reader: &Reader) -> Vec<Range<u64>> {
+    reader.bad()
+}
+
+/// Where the copy that `path` tells of can go on.
+pub fn resumable(path: &Path, identity: &str, size: u64) -> Result<Option<MapFile>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let map = MapFile::parse(&text)?;
+    if map.identity.as_deref() != Some(identity) || map.size() != size {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("'{}' is the map file of another copy", path.display()),
+        )
+        .with_hint("Name another map file, or remove it; --force ignores what it says."));
+    }
+    Ok(Some(map))
+}
+
+/// What an image is asked for besides its content; see [`Image`].
+pub fn is_raw(image: &dyn Image) -> bool {
+    image.format() == "raw"
+}
