@@ -37,7 +37,7 @@ mod shape;
 mod tune;
 mod xattr;
 
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, Repair, RepairReport, check, repair};
 pub use features::{Compat, FEATURES, Feature, FeatureSet, Incompat, RoCompat};
 pub use filesystem::Ext;
 pub use mkfs::{
