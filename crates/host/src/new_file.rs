@@ -60,10 +60,12 @@ impl NewFile {
         if let Ok(old) = fs::metadata(&self.target) {
             let _ = fs::set_permissions(&self.temporary, old.permissions());
         }
+        // Opened first: once the file has its name, as little as possible may fail.
+        let folder = open_parent(&self.target)?;
         fs::rename(&self.temporary, &self.target)
             .with_context(|| format!("Could not name the file '{}'", self.target.display()))?;
         self.published = true;
-        sync_parent(&self.target)
+        folder.sync_all().context("Could not sync the directory")
     }
 }
 
@@ -75,13 +77,13 @@ impl Drop for NewFile {
     }
 }
 
-/// Makes the directory entry of `path` durable.
-pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+/// The directory that holds `path`.
+fn open_parent(path: &Path) -> Result<File> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(parent).and_then(|folder| folder.sync_all()).context("Could not sync the directory")
+    File::open(parent).context("Could not open the directory to sync it")
 }
 
 #[cfg(test)]
