@@ -1,8 +1,11 @@
 //! Project chores: `cargo xtask CHORE`.
 
 mod bench;
+mod coverage;
 mod faults;
+mod locks;
 mod long;
+mod mutants;
 mod oracles;
 mod test;
 mod tidy;
@@ -23,6 +26,13 @@ const CHORES: &[Chore] = &[
     ("bare-copy", "copy a file with two threads: the bench's mark", bench::bare_copy),
     ("long", "run every test with its full matrix (hours)", long::all),
     ("faults", "fail every n-th system call, kill, fill disks: cargo xtask faults", faults::run),
+    ("coverage", "lines that tests reach: cargo xtask coverage [crash]", coverage::run),
+    ("locks", "who may use an image beside whom: cargo xtask locks [quick]", locks::run),
+    (
+        "mutants",
+        "the program on mutated images, under limits: cargo xtask mutants [N]",
+        mutants::run,
+    ),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
 ];
 
