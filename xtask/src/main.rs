@@ -24,6 +24,7 @@ const CHORES: &[Chore] = &[
     ("long", "run every test with its full matrix (hours)", long::all),
     ("faults", "fail every n-th system call, kill, fill disks: cargo xtask faults", faults::run),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
+    ("crash-ext", "the same for ext alone: cargo xtask crash-ext [STATES]", long::crash_ext),
 ];
 
 fn main() -> ExitCode {

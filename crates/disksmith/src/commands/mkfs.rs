@@ -92,7 +92,7 @@ impl Verb for Mkfs {
         if self.size.as_deref() == Some("auto") {
             fill = fill.repeatable()?;
         }
-        let (size, options) = self.size(options, &fill)?;
+        let (size, options) = self.size(face, options, &fill)?;
         let new = match size {
             Some(size) if address.is_plain() => self.new_image(face, size)?,
             _ => None,
@@ -107,6 +107,7 @@ impl Mkfs {
     /// The size asked for in bytes, and the options that go with it.
     fn size(
         &self,
+        face: &Face,
         options: MakeOptions,
         fill: &Fill,
     ) -> Result<(Option<u64>, MakeOptions), Failure> {
@@ -121,7 +122,7 @@ impl Mkfs {
                 let (size, options) = size_for(&options, &need).with_context(attempt)?;
                 Ok((Some(size), options))
             }
-            Some(text) => Ok((Some(crate::numbers::size("filesystem size", text)?), options)),
+            Some(text) => Ok((Some(crate::numbers::size(face, "filesystem size", text)?), options)),
         }
     }
 
