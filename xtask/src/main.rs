@@ -36,6 +36,7 @@ const CHORES: &[Chore] = &[
         mutants::run,
     ),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
+    ("crash-ext", "the same for ext alone: cargo xtask crash-ext [STATES]", long::crash_ext),
 ];
 
 fn main() -> ExitCode {

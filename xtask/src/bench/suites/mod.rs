@@ -1,11 +1,12 @@
 //! All suites. A new one is a file here with a function that answers a [`Suite`], and its line
 //! in [`all`].
 
+mod filesystems;
 mod images;
 
 use super::case::Suite;
 
 /// In the order of the page.
 pub(super) fn all() -> Vec<Suite> {
-    vec![images::suite()]
+    vec![images::suite(), filesystems::suite()]
 }

@@ -129,6 +129,9 @@ fn features(options: &MakeOptions) -> Result<FeatureSet> {
             return clash("sparse_super2", "resize_inode");
         }
     }
+    if set.incompat.contains(Incompat::BITS64) && !set.incompat.contains(Incompat::EXTENTS) {
+        return Err(invalid("64bit needs extent").with_hint("Leave both out: ^extent,^64bit."));
+    }
     if set.ro_compat.contains(RoCompat::BIGALLOC) && !set.incompat.contains(Incompat::EXTENTS) {
         return Err(invalid("bigalloc needs extent"));
     }
