@@ -86,7 +86,8 @@ pub trait Disk: Send + Sync + Debug {
     }
 
     /// The descriptor and offset behind this disk, if it is a plain window on one host file:
-    /// lets the host crate copy in the kernel or share blocks.
+    /// lets the host crate copy in the kernel or share blocks. What is written through it is
+    /// covered by the next flush only if it is asked for again after the flush before.
     fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
         None
     }

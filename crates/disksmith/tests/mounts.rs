@@ -226,3 +226,124 @@ fn use_it(root: &Path) {
     let status = run("git", &["--version"]);
     assert!(status.status.success());
 }
+
+/// Rounds of mounting, loading and killing.
+fn kills() -> u64 {
+    if std::env::var_os("DISKSMITH_LONG").is_some() { 20 } else { 3 }
+}
+
+#[test]
+fn a_killed_mount_keeps_what_was_synced() {
+    let scratch = Scratch::new();
+    let (image, place) = (scratch.file("a.img", 200 << 20), scratch.folder("place"));
+    ours(&["mkfs", &image, "-t", "ext4", "-b", "4096", "-J", "size=4"]);
+    let mut synced = Vec::new();
+    for round in 0..kills() {
+        ours(&["mount", &image, &place]);
+        let process = server(&place);
+        let folder = scratch.path("place").join(format!("round{round}"));
+        fs::create_dir(&folder).unwrap();
+        synced.extend(load_until_killed(&folder, &process, round));
+        until("the server ends", || gone(&process));
+        ours(&["umount", &place]);
+        let copy = scratch.text("copy.img");
+        succeed("cp", &["--sparse=always", &image, &copy]);
+        // e2fsck replays the journal and frees what was open; nothing else is to be done.
+        let status = run("e2fsck", &["-p", &copy]).status.code();
+        assert!(matches!(status, Some(0 | 1)), "e2fsck -p: {status:?}");
+        succeed("e2fsck", &["-fn", &copy]);
+        by_kernel(&scratch, &copy, |root| check_synced(root, &synced));
+    }
+    // And by our own replay.
+    ours(&["mount", &image, &place]);
+    check_synced(&scratch.path("place"), &synced);
+    ours(&["umount", &place]);
+    succeed("e2fsck", &["-fn", &image]);
+}
+
+/// Name and byte that a synced file is full of.
+type Synced = (String, u8);
+
+/// Two threads change files, of which one syncs each and says so; the server is killed meanwhile.
+fn load_until_killed(folder: &Path, process: &str, round: u64) -> Vec<Synced> {
+    let synced = std::sync::Mutex::new(Vec::new());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let going = || !stop.load(std::sync::atomic::Ordering::Acquire);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0_u64.. {
+                let (name, value) = (format!("s{number}"), (number % 250) as u8 + 1);
+                let write = || -> std::io::Result<()> {
+                    let temporary = folder.join("temporary");
+                    let file = File::create(&temporary)?;
+                    file.write_all_at(&vec![value; 1000 + number as usize * 300 % 70_000], 0)?;
+                    file.sync_all()?;
+                    fs::rename(&temporary, folder.join(&name))?;
+                    File::open(folder)?.sync_all()
+                };
+                match write() {
+                    Ok(()) => synced.lock().unwrap().push((format!("round{round}/{name}"), value)),
+                    Err(_) => break,
+                }
+            }
+        });
+        scope.spawn(|| {
+            // What is not synced may be lost, and harms nothing.
+            for number in (0_u64..).take_while(|_| going()) {
+                let path = folder.join(format!("u{}", number % 40));
+                let _ = fs::write(&path, vec![7; number as usize * 977 % 200_000]);
+                let _ = fs::rename(&path, folder.join(format!("v{}", number % 17)));
+                let _ = fs::create_dir(folder.join(format!("d{number}")));
+                let _ = fs::remove_file(folder.join(format!("v{}", number % 5)));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(200 + round * 37 % 400));
+        succeed("kill", &["-KILL", process]);
+        stop.store(true, std::sync::atomic::Ordering::Release);
+    });
+    synced.into_inner().unwrap()
+}
+
+fn check_synced(root: &Path, synced: &[Synced]) {
+    assert!(!synced.is_empty(), "nothing was synced in time");
+    for (name, value) in synced {
+        let content = fs::read(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(content.len() >= 1000 && content.iter().all(|byte| byte == value), "{name}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_mounts_and_works() {
+    let scratch = Scratch::new();
+    let (image, place) = (scratch.file("a.img", 64 << 20), scratch.folder("place"));
+    succeed("chmod", &["755", scratch.path(".").to_str().unwrap()]);
+    succeed("chown", &["65534:65534", &image, &place]);
+    // Where that user may reach it.
+    let program = scratch.text("program");
+    fs::copy(env!("CARGO_BIN_EXE_disksmith"), &program).unwrap();
+    let source = scratch.folder("source");
+    succeed("bash", &["-c", "cd $1; for i in $(seq 300); do seq $i > file$i; done", "", &source]);
+    succeed("chmod", &["755", &source]);
+    let script = r#"
+        set -e
+        "$1" mkfs "$2" --type ext4 -E root_owner=65534:65534
+        "$1" mount "$2" "$3"
+        grep -q "$3 fuse.disksmith-ext4 rw,nosuid,nodev" /proc/mounts
+        cp -r "$4" "$3"; diff -r "$4" "$3/source"
+        mkdir "$3/d"; ln "$3/source/file7" "$3/d/b"; chmod 600 "$3/d/b"; chown 5:6 "$3/d/b"
+        setfattr -n user.x -v y "$3/d/b"
+        if "$1" rm "$2::/d" 2> /dev/null; then exit 7; fi
+        "$1" umount "$3"
+        test -z "$(ls -A "$3")"
+        "$1" stat "$2::/d/b"
+    "#;
+    let said = succeed(
+        "setpriv",
+        &[
+            "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", script, "bash",
+            &program, &image, &place, &source,
+        ],
+    );
+    assert!(said.contains("Uid: 5  Gid: 6") && said.contains("user.x=\"y\""), "{said}");
+    succeed("e2fsck", &["-fn", &image]);
+}

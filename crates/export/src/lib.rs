@@ -9,6 +9,7 @@ mod buffer;
 mod convert;
 mod folder;
 pub mod loops;
+mod privileges;
 mod reply;
 mod session;
 mod tree;

@@ -35,6 +35,14 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// The kernel checks permissions by the files' modes.
     pub default_permissions: bool,
+    /// Setuid bits and file capabilities count (root only).
+    pub suid: bool,
+    /// Device files are devices (root only).
+    pub dev: bool,
+    /// Nothing can be executed.
+    pub no_exec: bool,
+    /// Every write is durable at once.
+    pub sync: bool,
 }
 
 impl MountOptions {
@@ -44,12 +52,17 @@ impl MountOptions {
             // fusermount3 takes a comma for the end of the name.
             MountOption::FSName(self.source.replace('\\', "\\\\").replace(',', "\\,")),
             MountOption::Subtype(self.kind.clone()),
-            MountOption::NoSuid,
-            MountOption::NoDev,
+            if self.suid { MountOption::Suid } else { MountOption::NoSuid },
+            if self.dev { MountOption::Dev } else { MountOption::NoDev },
             if self.read_only { MountOption::RO } else { MountOption::RW },
         ];
         if self.default_permissions {
             config.mount_options.push(MountOption::DefaultPermissions);
+        }
+        for (on, option) in
+            [(self.no_exec, MountOption::NoExec), (self.sync, MountOption::Sync)]
+        {
+            config.mount_options.extend(on.then_some(option));
         }
         config.acl = self.acl();
         config.n_threads = Some(THREADS);
@@ -76,9 +89,15 @@ impl MountOptions {
         {
             data += if on { word } else { "" };
         }
-        let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-        if self.read_only {
-            flags |= MountFlags::RDONLY;
+        let mut flags = MountFlags::empty();
+        for (on, flag) in [
+            (!self.suid, MountFlags::NOSUID),
+            (!self.dev, MountFlags::NODEV),
+            (self.no_exec, MountFlags::NOEXEC),
+            (self.sync, MountFlags::SYNCHRONOUS),
+            (self.read_only, MountFlags::RDONLY),
+        ] {
+            flags.set(flag, on);
         }
         let kind = format!("fuse.{}", self.kind);
         let data = std::ffi::CString::new(data).map_err(std::io::Error::from)?;

@@ -28,6 +28,7 @@ use fuser::{
 use crate::convert::{
     attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
 };
+use crate::privileges;
 use crate::reply::{Answer, KEEP, MAX_REQUEST, configure, errno, sized, statistics};
 use crate::session::PROCESS_XATTR;
 
@@ -62,8 +63,8 @@ impl TreeMount {
         let (tree, changed) = (Arc::downgrade(&self.tree), self.changed.clone());
         std::thread::spawn(move || {
             loop {
-                std::thread::sleep(COMMIT_EVERY);
                 let Some(tree) = tree.upgrade() else { return };
+                tree.wait_until_due(COMMIT_EVERY);
                 if changed.swap(false, Ordering::AcqRel) {
                     // The one who asks for durability gets the error; here nobody listens.
                     let _ = tree.sync();
@@ -135,6 +136,24 @@ impl TreeMount {
         self.tree.attributes(made.inode)
     }
 
+    /// Sets attributes; privileges go where they must.
+    fn change(&self, inode: u64, mut changes: Changes, root: bool) -> Result<Attributes, Error> {
+        if changes.uid.is_some() || changes.gid.is_some() || changes.size.is_some() {
+            let found = self.tree.attributes(inode)?;
+            changes.mode = privileges::drop_with(&changes, &found, root).or(changes.mode);
+        }
+        self.tree.set_attributes(inode, &changes)
+    }
+
+    fn drop_privileges(&self, inode: u64) -> Result<(), Error> {
+        let mode = self.tree.attributes(inode)?.mode;
+        let mode = Some(privileges::drop_from(mode)).filter(|dropped| *dropped != mode);
+        if mode.is_some() {
+            self.tree.set_attributes(inode, &Changes { mode, ..Changes::default() })?;
+        }
+        Ok(())
+    }
+
     fn xattr_value(&self, node: INodeNo, name: &OsStr) -> Result<Vec<u8>, Error> {
         if self.is_root(node) && name == PROCESS_XATTR {
             return Ok(std::process::id().to_string().into_bytes());
@@ -174,6 +193,7 @@ impl Filesystem for TreeMount {
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
         configure(config, &wishes);
         // To the kernel it means that permissions are checked, too.
@@ -209,7 +229,7 @@ impl Filesystem for TreeMount {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -239,7 +259,7 @@ impl Filesystem for TreeMount {
         };
         self.touch();
         let inode = self.inode(ino);
-        let done = self.tree.set_attributes(inode, &changes).and_then(|found| {
+        let done = self.change(inode, changes, req.uid() == 0).and_then(|found| {
             if let Some(mode) = changes.mode {
                 acl::follow_mode(&*self.tree, inode, mode)?;
             }
@@ -393,13 +413,20 @@ impl Filesystem for TreeMount {
         _fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         self.touch();
-        reply.answer(self.tree.write(self.inode(ino), offset, data).map(|()| data.len()));
+        let inode = self.inode(ino);
+        let written = self.tree.write(inode, offset, data).and_then(|()| {
+            match write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                true => self.drop_privileges(inode),
+                false => Ok(()),
+            }
+        });
+        reply.answer(written.map(|()| data.len()));
     }
 
     fn flush(

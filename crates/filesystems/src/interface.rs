@@ -398,6 +398,12 @@ pub trait Filesystem: Send + Sync + Debug {
         self.sync()
     }
 
+    /// Sleeps until it is time to [`sync`](Self::sync), at most for `most`. Whoever calls this
+    /// again and again spares those who change things from waiting for the disk.
+    fn wait_until_due(&self, most: std::time::Duration) {
+        std::thread::sleep(most);
+    }
+
     /// Makes everything durable.
     fn sync(&self) -> Result<()> {
         Ok(())

@@ -49,8 +49,12 @@ pub struct FileDisk {
     options: OpenOptions,
     block_device: bool,
     size: AtomicU64,
-    /// After one failed flush the page cache cannot be trusted: all later ones fail.
-    flush_failed: AtomicBool,
+    /// Held while flushing, so that nobody returns early because another one is at it. After one
+    /// failed flush the page cache cannot be trusted: all later ones fail.
+    flush_failed: Mutex<bool>,
+    /// Something may have changed since the last flush. So it is at first: what was written before
+    /// opening becomes durable with what is written now.
+    changed: AtomicBool,
     /// The host said once that it cannot do this; not asked again.
     no_zero_range: AtomicBool,
     no_punch: AtomicBool,
@@ -98,7 +102,8 @@ impl FileDisk {
             options,
             block_device,
             size: AtomicU64::new(size),
-            flush_failed: AtomicBool::new(false),
+            flush_failed: Mutex::new(false),
+            changed: AtomicBool::new(true),
             no_zero_range: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
             known_data: Mutex::default(),
@@ -152,8 +157,10 @@ impl FileDisk {
         if length == 0 {
             return Ok(());
         }
-        rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, length)
-            .map_err(from_errno)?;
+        self.change(|| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, length)
+                .map_err(from_errno)
+        })?;
         self.grown(offset + length);
         Ok(())
     }
@@ -283,6 +290,14 @@ impl FileDisk {
             false => Err(Error::new(Kind::Refused, "the file is open for reading only")),
         }
     }
+
+    /// Carries a change out and tells the next flush of it, also when it fails half way.
+    fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check_writable()?;
+        let done = change();
+        self.changed.store(true, Ordering::Release);
+        done
+    }
 }
 
 fn from_errno(errno: Errno) -> Error {
@@ -310,34 +325,31 @@ impl Disk for FileDisk {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.check_writable()?;
-        self.file.write_all_at(data, offset)?;
+        self.change(|| Ok(self.file.write_all_at(data, offset)?))?;
         self.grown(offset + data.len() as u64);
         Ok(())
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
-        self.check_writable()?;
-        let done = length == 0 || self.zero_by_host(offset, length, mode)?;
+        let done = self.change(|| Ok(length == 0 || self.zero_by_host(offset, length, mode)?));
         self.forget_map();
-        if done {
+        if done? {
             return Ok(());
         }
         self.write_out_zeroes(offset, length)
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        self.check_writable()?;
         let length = length.min(self.size().saturating_sub(offset));
-        if length == 0 {
-            return Ok(());
-        }
-        if self.block_device {
-            device::discard(self.file.as_fd(), offset, length);
-            return Ok(());
-        }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let done = self.try_fallocate(&self.no_punch, flags, offset, length).map(drop);
+        let done = self.change(|| match (length, self.block_device) {
+            (0, _) => Ok(()),
+            (_, true) => {
+                device::discard(self.file.as_fd(), offset, length);
+                Ok(())
+            }
+            _ => self.try_fallocate(&self.no_punch, flags, offset, length).map(drop),
+        });
         self.forget_map();
         done
     }
@@ -346,14 +358,20 @@ impl Disk for FileDisk {
         if self.options.no_flush || !self.options.write {
             return Ok(());
         }
-        if self.flush_failed.load(Ordering::Acquire) {
+        let mut failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
             return Err(Error::new(
                 Kind::Io,
                 "an earlier flush failed; what was written since the one before it may be lost",
             ));
         }
+        // Requests tell of their changes before they return, so that what this flush is to cover
+        // has been told; what is told from here on is for the next one.
+        if !self.changed.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
         self.file.sync_data().map_err(|error| {
-            self.flush_failed.store(true, Ordering::Release);
+            *failed = true;
             Error::from(error)
         })
     }
@@ -399,7 +417,7 @@ impl Disk for FileDisk {
         }
         // Truncating an empty file to nothing makes ext4 write it out when it is closed.
         if self.file.metadata()?.len() != size {
-            self.file.set_len(size).context("Failed to resize the file")?;
+            self.change(|| self.file.set_len(size).context("Failed to resize the file"))?;
         }
         self.forget_map();
         self.size.store(size, Ordering::Release);
@@ -418,6 +436,8 @@ impl Disk for FileDisk {
     }
 
     fn host_window(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        // Whoever asks may write by himself.
+        self.changed.store(true, Ordering::Release);
         Some((self.file.as_fd(), 0))
     }
 }
@@ -449,6 +469,33 @@ mod tests {
         disk.write_zeroes(1 << 20, 4096, ZeroMode::Keep).unwrap();
         assert_eq!(disk.size(), (1 << 20) + 4096);
         disk.flush().unwrap();
+    }
+
+    /// What a flush has covered is not flushed again; every kind of change is told.
+    #[test]
+    fn a_flush_covers_every_change() {
+        let (_folder, path) = scratch("f");
+        let options = OpenOptions { write: true, create: true, ..Default::default() };
+        let disk = FileDisk::open(&path, options).unwrap();
+        let clean = |disk: &FileDisk| !disk.changed.load(Ordering::Acquire);
+        let changes: [&dyn Fn(); 8] = [
+            &|| {},
+            &|| disk.set_size(1 << 20).unwrap(),
+            &|| disk.write_at(&[1; 512], 512).unwrap(),
+            &|| disk.write_zeroes(0, 4096, ZeroMode::Keep).unwrap(),
+            &|| disk.write_zeroes(0, 4096, ZeroMode::Unmap).unwrap(),
+            &|| disk.discard(0, 4096).unwrap(),
+            &|| disk.allocate(0, 8192).unwrap(),
+            &|| drop(disk.host_window()),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            change();
+            assert!(!clean(&disk), "change {number}");
+            disk.flush().unwrap();
+            assert!(clean(&disk), "change {number}");
+        }
+        disk.read_at(&mut [0; 16], 0).unwrap();
+        assert!(clean(&disk));
     }
 
     #[test]

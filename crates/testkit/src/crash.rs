@@ -58,6 +58,7 @@ pub fn crash_states(
         durable: initial.to_vec(),
         pending: Vec::new(),
         durable_step: 0,
+        told: 0,
         begun: 0,
         rng: Rng::new(limits.seed),
         limits,
@@ -68,9 +69,10 @@ pub fn crash_states(
     for (index, operation) in log.iter().enumerate() {
         match operation {
             Operation::Begin(step) => walk.begun = *step,
-            // With operations still open, a cut may come before the guest was told.
+            // With operations still open, a cut may come before the guest was told; after the
+            // next flush it cannot.
             Operation::Durable(step) if walk.pending.is_empty() => walk.durable_step = *step,
-            Operation::Durable(_) => {}
+            Operation::Durable(step) => walk.told = *step,
             Operation::Flush { file } => {
                 if !walk.epoch_states(index) {
                     return walk.count;
@@ -88,6 +90,8 @@ struct Walk<'a> {
     durable: Vec<MemoryDisk>,
     pending: Vec<Operation>,
     durable_step: u64,
+    /// What the guest was told while operations were open.
+    told: u64,
     begun: u64,
     rng: Rng,
     limits: CrashLimits,
@@ -105,6 +109,7 @@ impl Walk<'_> {
             operation.apply(&self.durable);
         }
         self.pending = open;
+        self.durable_step = self.durable_step.max(self.told);
         self.epoch += 1;
     }
 

@@ -108,6 +108,7 @@ impl Attach {
             read_only: self.read_only || opened.disk.read_only(),
             allow_other: self.allow_other,
             default_permissions: false,
+            ..MountOptions::default()
         };
         let folder = DiskFolder::new(files, options.read_only);
         let (mounted, disks) = disksmith_export::mount(folder, directory, &options)?;

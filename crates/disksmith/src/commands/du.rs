@@ -1,16 +1,17 @@
 //! `du`: how much space trees in an image take.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 use disksmith_filesystems::{Attributes, FileKind};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Verb;
 use super::common::Form;
-use crate::face::{DONE, FAILED, Face, Outcome};
-use crate::guest::walk::{join, walk};
-use crate::guest::{Access, Guests, path_of, show};
-use crate::render::json::pretty;
+use crate::face::{Face, Outcome};
+use crate::guest::look::{Looking, look};
+use crate::guest::walk::{Met, join, walk};
+use crate::guest::{Access, show};
 
 /// The arguments of `du`.
 #[derive(clap::Args, Debug, Default)]
@@ -36,88 +37,89 @@ pub(crate) struct Du {
     pub addresses: Vec<String>,
 }
 
-/// A directory on the way, and what was counted below it.
+impl Verb for Du {
+    const NAME: &'static str = "du";
+    const ABOUT: &'static str = "Tell how much space files in an image take";
+
+    fn run(self, face: &Face) -> Outcome {
+        look(face, &self.access, &self.form, &self.addresses, &mut |looking, guest, begin| {
+            let start = guest.find(begin, false)?;
+            let looking = RefCell::new(looking);
+            let sums = RefCell::new(Sums {
+                verb: &self,
+                begin: begin.as_bytes(),
+                levels: Vec::new(),
+                seen: HashSet::new(),
+            });
+            walk(
+                &*guest.tree,
+                start,
+                &mut |met| {
+                    sums.borrow_mut().add(met, &mut looking.borrow_mut());
+                    Ok(true)
+                },
+                &mut |path, error| looking.borrow_mut().fail_at(path, error),
+            )?;
+            sums.borrow_mut().close(0, &mut looking.borrow_mut());
+            Ok(())
+        })
+    }
+}
+
+/// The directories on the way to where the walk is, with what was counted below them.
+struct Sums<'a> {
+    verb: &'a Du,
+    begin: &'a [u8],
+    levels: Vec<Level>,
+    /// Files with several names.
+    seen: HashSet<u64>,
+}
+
 struct Level {
     path: Vec<u8>,
     depth: usize,
     sum: u64,
 }
 
-impl Verb for Du {
-    const NAME: &'static str = "du";
-    const ABOUT: &'static str = "Tell how much space files in an image take";
+impl Sums<'_> {
+    fn add(&mut self, met: &Met<'_>, looking: &mut Looking<'_>) {
+        self.close(met.depth, looking);
+        let found = &met.found;
+        let folder = found.kind == FileKind::Directory;
+        // A file with several names counts once.
+        let again = !folder && found.links > 1 && !self.seen.insert(found.inode);
+        let size = if again { 0 } else { self.verb.measure(found) };
+        if folder {
+            self.levels.push(Level { path: met.path.to_vec(), depth: met.depth, sum: size });
+            return;
+        }
+        if let Some(level) = self.levels.last_mut() {
+            level.sum = level.sum.saturating_add(size);
+        }
+        if (self.verb.all && !self.verb.summarize) || met.depth == 0 {
+            self.tell(met.path, size, looking);
+        }
+    }
 
-    fn run(self, face: &Face) -> Outcome {
-        let json = self.form.is_json()?;
-        let mut guests = Guests::new(&self.access, &[]);
-        let (mut all, mut status) = (Vec::new(), DONE);
-        for text in &self.addresses {
-            let address = self.access.address(text);
-            let number = guests.open(&address)?;
-            let guest = guests.get(number);
-            let begin = path_of(&address).as_bytes();
-            let start = match guest.find(path_of(&address), false) {
-                Ok(start) => start,
-                Err(error) => {
-                    face.report(&error);
-                    status = FAILED;
-                    continue;
-                }
-            };
-            let mut tell = |path: &[u8], size: u64| {
-                let path = if path.is_empty() { begin.to_vec() } else { join(begin, path) };
-                match json {
-                    true => all.push(json!({ "name": String::from_utf8_lossy(&path), "size": size })),
-                    false => face.print(&format!("{}\t{}\n", self.size(size), show::name(&path))),
-                }
-            };
-            let mut levels: Vec<Level> = Vec::new();
-            let mut seen = HashSet::new();
-            let close = |levels: &mut Vec<Level>, depth: usize, tell: &mut dyn FnMut(&[u8], u64)| {
-                while levels.last().is_some_and(|level| level.depth >= depth) {
-                    let Some(level) = levels.pop() else { break };
-                    if !self.summarize || level.depth == 0 {
-                        tell(&level.path, level.sum);
-                    }
-                    if let Some(above) = levels.last_mut() {
-                        above.sum = above.sum.saturating_add(level.sum);
-                    }
-                }
-            };
-            walk(
-                &*guest.tree,
-                start,
-                &mut |met| {
-                    close(&mut levels, met.depth, &mut tell);
-                    let found = &met.found;
-                    // A file with several names counts once.
-                    let again = found.kind != FileKind::Directory
-                        && found.links > 1
-                        && !seen.insert(found.inode);
-                    let size = if again { 0 } else { self.measure(found) };
-                    if found.kind == FileKind::Directory {
-                        levels.push(Level { path: met.path.to_vec(), depth: met.depth, sum: size });
-                    } else {
-                        if let Some(level) = levels.last_mut() {
-                            level.sum = level.sum.saturating_add(size);
-                        }
-                        if (self.all && !self.summarize) || met.depth == 0 {
-                            tell(met.path, size);
-                        }
-                    }
-                    Ok(true)
-                },
-                &mut |path, error| {
-                    face.report(&error.context(show::name(path)));
-                    status = FAILED;
-                },
-            )?;
-            close(&mut levels, 0, &mut tell);
+    /// Tells of the directories from this depth on, and adds them to the one above.
+    fn close(&mut self, depth: usize, looking: &mut Looking<'_>) {
+        while let Some(level) = self.levels.pop_if(|level| level.depth >= depth) {
+            if !self.verb.summarize || level.depth == 0 {
+                self.tell(&level.path, level.sum, looking);
+            }
+            if let Some(above) = self.levels.last_mut() {
+                above.sum = above.sum.saturating_add(level.sum);
+            }
         }
-        if json {
-            face.print(&pretty(&Value::Array(all)));
+    }
+
+    fn tell(&self, path: &[u8], size: u64, looking: &mut Looking<'_>) {
+        let path = if path.is_empty() { self.begin.to_vec() } else { join(self.begin, path) };
+        if looking.json {
+            looking.tell(json!({ "name": String::from_utf8_lossy(&path), "size": size }));
+        } else {
+            looking.face.print(&format!("{}\t{}\n", self.verb.size(size), show::name(&path)));
         }
-        Ok(status)
     }
 }
 

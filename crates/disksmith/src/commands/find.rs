@@ -1,17 +1,17 @@
 //! `find`: files in an image by name, kind, size or owner.
 
+use std::cell::RefCell;
 use std::io::Write;
 
-use disksmith_disk::parse_size;
+use disksmith_disk::{Result, parse_size};
 use disksmith_filesystems::FileKind;
-use serde_json::Value;
 
 use super::Verb;
 use super::common::Form;
-use crate::face::{DONE, FAILED, Face, Failure, Outcome, usage};
+use crate::face::{FAILED, Face, Failure, Outcome, usage};
+use crate::guest::look::{Looking, look};
 use crate::guest::walk::{Met, join, walk};
-use crate::guest::{Access, Guests, path_of, show};
-use crate::render::json::pretty;
+use crate::guest::{Access, Guest, show};
 
 /// The arguments of `find`.
 #[derive(clap::Args, Debug, Default)]
@@ -57,59 +57,10 @@ impl Verb for Find {
     const ABOUT: &'static str = "Find files in an image";
 
     fn run(self, face: &Face) -> Outcome {
-        let json = self.form.is_json()?;
         let tests = self.tests()?;
-        let mut guests = Guests::new(&self.access, &[]);
-        let (mut all, mut status) = (Vec::new(), DONE);
-        for text in &self.addresses {
-            let address = self.access.address(text);
-            let number = guests.open(&address)?;
-            let guest = guests.get(number);
-            let begin = path_of(&address);
-            let start = match guest.find(begin, false) {
-                Ok(start) => start,
-                Err(error) => {
-                    face.report(&error);
-                    status = FAILED;
-                    continue;
-                }
-            };
-            let mut text: Vec<u8> = Vec::new();
-            let done = walk(
-                &*guest.tree,
-                start,
-                &mut |met| {
-                    let path = match met.path {
-                        b"" => begin.as_bytes().to_vec(),
-                        below => join(begin.as_bytes(), below),
-                    };
-                    if tests.fit(met, &path) {
-                        match (json, self.print0) {
-                            (true, _) => all.push(show::json(&path, &met.found, None)),
-                            (_, true) => {
-                                text.extend(&path);
-                                text.push(0);
-                            }
-                            _ => text.extend(format!("{}\n", show::name(&path)).into_bytes()),
-                        }
-                    }
-                    if text.len() > 65_536 {
-                        write(&mut text);
-                    }
-                    Ok(self.max_depth.is_none_or(|most| met.depth < most))
-                },
-                &mut |path, error| {
-                    face.report(&error.context(show::name(path)));
-                    status = FAILED;
-                },
-            );
-            write(&mut text);
-            done?;
-        }
-        if json {
-            face.print(&pretty(&Value::Array(all)));
-        }
-        Ok(status)
+        look(face, &self.access, &self.form, &self.addresses, &mut |looking, guest, begin| {
+            self.find(looking, guest, begin, &tests)
+        })
     }
 }
 
@@ -132,7 +83,47 @@ struct Tests<'a> {
 }
 
 impl Find {
-    fn tests(&self) -> Result<Tests<'_>, Failure> {
+    fn find(
+        &self,
+        looking: &mut Looking<'_>,
+        guest: &Guest,
+        begin: &str,
+        tests: &Tests<'_>,
+    ) -> Result<()> {
+        let start = guest.find(begin, false)?;
+        let looking = RefCell::new(looking);
+        let mut text: Vec<u8> = Vec::new();
+        let done = walk(
+            &*guest.tree,
+            start,
+            &mut |met| {
+                let path = match met.path {
+                    b"" => begin.as_bytes().to_vec(),
+                    below => join(begin.as_bytes(), below),
+                };
+                if tests.fit(met, &path) {
+                    let mut looking = looking.borrow_mut();
+                    match (looking.json, self.print0) {
+                        (true, _) => looking.tell(show::json(&path, &met.found, None)),
+                        (_, true) => {
+                            text.extend(&path);
+                            text.push(0);
+                        }
+                        _ => text.extend(format!("{}\n", show::name(&path)).into_bytes()),
+                    }
+                }
+                if text.len() > 65_536 {
+                    write(&mut text);
+                }
+                Ok(self.max_depth.is_none_or(|most| met.depth < most))
+            },
+            &mut |path, error| looking.borrow_mut().fail_at(path, error),
+        );
+        write(&mut text);
+        done
+    }
+
+    fn tests(&self) -> std::result::Result<Tests<'_>, Failure> {
         let kind = match self.kind.as_deref() {
             None => None,
             Some("f") => Some(FileKind::Regular),

@@ -2,14 +2,13 @@
 
 use disksmith_disk::Result;
 use disksmith_filesystems::{Attributes, FileKind};
-use serde_json::Value;
 
 use super::Verb;
 use super::common::Form;
-use crate::face::{DONE, FAILED, Face, Outcome};
+use crate::face::{Face, Outcome};
+use crate::guest::look::{Looking, look};
 use crate::guest::walk::{entries, join};
-use crate::guest::{Access, Guest, Guests, path_of, show};
-use crate::render::json::pretty;
+use crate::guest::{Access, Guest, show};
 
 /// The arguments of `ls`.
 #[derive(clap::Args, Debug, Default)]
@@ -46,34 +45,19 @@ impl Verb for Ls {
     const ABOUT: &'static str = "List files in an image";
 
     fn run(self, face: &Face) -> Outcome {
-        let json = self.form.is_json()?;
-        let mut guests = Guests::new(&self.access, &[]);
-        let mut listing = Listing { verb: &self, face, json, all: Vec::new(), status: DONE };
-        for text in &self.addresses {
-            let address = self.access.address(text);
-            let guest = guests.open(&address)?;
-            let done = listing.address(guests.get(guest), path_of(&address), self.addresses.len() > 1);
-            if let Err(error) = done {
-                face.report(&error);
-                listing.status = FAILED;
-            }
-        }
-        if json {
-            face.print(&pretty(&Value::Array(listing.all)));
-        }
-        Ok(listing.status)
+        let several = self.addresses.len() > 1;
+        look(face, &self.access, &self.form, &self.addresses, &mut |looking, guest, path| {
+            Listing { verb: &self, looking }.address(guest, path, several)
+        })
     }
 }
 
-struct Listing<'a> {
+struct Listing<'a, 'b> {
     verb: &'a Ls,
-    face: &'a Face,
-    json: bool,
-    all: Vec<Value>,
-    status: u8,
+    looking: &'a mut Looking<'b>,
 }
 
-impl Listing<'_> {
+impl Listing<'_, '_> {
     fn address(&mut self, guest: &Guest, path: &str, several: bool) -> Result<()> {
         // As ls: a symlink that is named is followed, unless shown in long form.
         let follow = !self.verb.long || path.ends_with('/');
@@ -89,16 +73,15 @@ impl Listing<'_> {
             let files = match self.files(guest, &found) {
                 Ok(files) => files,
                 Err(error) => {
-                    self.face.report(&error.context(show::name(&path)));
-                    self.status = FAILED;
+                    self.looking.fail_at(&path, error);
                     continue;
                 }
             };
-            if titled && !self.json {
+            if titled && !self.looking.json {
                 let gap = if std::mem::take(&mut first) { "" } else { "\n" };
-                self.face.print(&format!("{gap}{}:\n", show::name(&path)));
+                self.looking.face.print(&format!("{gap}{}:\n", show::name(&path)));
             }
-            match self.json {
+            match self.looking.json {
                 true => {
                     let files: Vec<_> =
                         files.iter().map(|(name, found)| (join(&path, name), *found)).collect();
@@ -123,8 +106,7 @@ impl Listing<'_> {
             match guest.tree.attributes(entry.inode) {
                 Ok(found) => files.push((entry.name, found)),
                 Err(error) => {
-                    self.face.report(&error.context(show::name(&entry.name)));
-                    self.status = FAILED;
+                    self.looking.fail_at(&entry.name, error);
                 }
             }
         }
@@ -132,10 +114,10 @@ impl Listing<'_> {
     }
 
     fn lines(&mut self, guest: &Guest, files: &[(Vec<u8>, Attributes)]) {
-        if self.json {
+        if self.looking.json {
             for (name, found) in files {
                 let target = target(guest, found);
-                self.all.push(show::json(name, found, target.as_deref()));
+                self.looking.tell(show::json(name, found, target.as_deref()));
             }
             return;
         }
@@ -158,7 +140,7 @@ impl Listing<'_> {
             }
             text.push('\n');
         }
-        self.face.print(&text);
+        self.looking.face.print(&text);
     }
 
     /// Inode, mode, links, owner, group, size, time; empty where not wanted.

@@ -1,19 +1,26 @@
 //! `mkfs`: a new filesystem in an image or a part of it.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+mod extended;
 
-use disksmith_disk::{Context, Disk, Error, Kind};
-use disksmith_filesystems::ext::{MakeOptions, Profile, make, make_from};
-use disksmith_filesystems::source::{DirectorySource, Source, TarSource};
-use disksmith_filesystems::Time;
-use disksmith_formats::OpenMode;
-use disksmith_open::{Locking, open_disk};
+pub(crate) use extended::epoch;
+
+use std::fs::File;
+use std::io::{BufReader, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use disksmith_disk::{Context, Disk, Error, Kind, Slice, human_size};
+use disksmith_filesystems::ext::{MakeOptions, make, make_from, measure, size_for};
+use disksmith_filesystems::source::{DirectorySource, Source, TarSource, unpack};
+use disksmith_formats::{OpenMode, Options};
+use disksmith_open::{Address, Locking, Secrets, open_disk};
 
 use super::Verb;
 use crate::face::{DONE, Face, Failure, Outcome, usage};
 use crate::guest::Access;
+use crate::making::{Plan, creatable, format_of_name};
+use crate::signals;
 
 /// The arguments of `mkfs`.
 #[derive(clap::Args, Debug, Default)]
@@ -41,6 +48,24 @@ pub(crate) struct Mkfs {
     /// So many inodes
     #[arg(short = 'N', long, value_name = "COUNT")]
     pub inodes: Option<u64>,
+    /// Bytes per inode: 128, 256 …
+    #[arg(short = 'I', long, value_name = "SIZE")]
+    pub inode_size: Option<u32>,
+    /// Bytes per cluster, with the feature bigalloc
+    #[arg(short = 'C', long, value_name = "SIZE")]
+    pub cluster_size: Option<u32>,
+    /// What it is for: default, small, floppy, big, huge, news, largefile, largefile4
+    #[arg(short = 'T', long, value_name = "USAGE")]
+    pub usage: Option<String>,
+    /// The journal: size=MEBIBYTES
+    #[arg(short = 'J', long, value_name = "LIST")]
+    pub journal: Option<String>,
+    /// stride=, stripe_width= (blocks), lazy_itable_init=0|1, hash_seed=UUID, root_owner=UID:GID
+    #[arg(short = 'E', long, value_name = "LIST")]
+    pub extended: Option<String>,
+    /// Size of the filesystem; auto: as small as holds the files. An image that is not there is made
+    #[arg(short = 's', long, value_name = "SIZE|auto")]
+    pub size: Option<String>,
     /// Per cent of the blocks that only root may use
     #[arg(short = 'm', long, value_name = "PERCENT")]
     pub reserved: Option<f64>,
@@ -59,63 +84,179 @@ impl Verb for Mkfs {
     const NAME: &'static str = "mkfs";
     const ABOUT: &'static str = "Make a filesystem in an image or a part of it";
 
-    fn run(self, _face: &Face) -> Outcome {
-        let options = self.options()?;
+    fn run(self, face: &Face) -> Outcome {
+        let options = extended::options(&self)?;
         let address = self.access.address(&self.address);
         if address.path.is_some() {
             return usage("a filesystem is made in IMAGE or IMAGE:PART, not in a path");
         }
-        let mut settings = self.access.settings(true)?;
-        (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
-        let opened = open_disk(&address, &settings)?;
-        if !self.force {
-            refuse_if_used(&*opened.disk)
-                .with_context(|| format!("Could not make a filesystem in '{}'", opened.shown))?;
+        let mut fill = Fill::new(self.from.as_deref())?;
+        if self.size.as_deref() == Some("auto") {
+            fill = fill.repeatable()?;
         }
-        let attempt = || format!("Could not make a filesystem in '{}'", opened.shown);
-        match &self.from {
-            None => make(opened.disk.clone(), &options).with_context(attempt)?,
-            Some(from) => {
-                let mut source = source(from)?;
-                make_from(opened.disk.clone(), &options, &mut *source).with_context(attempt)?;
-            }
-        }
-        opened.disk.flush().with_context(attempt)?;
-        opened.close()?;
+        let (size, options) = self.size(options, &fill)?;
+        let new = match size {
+            Some(size) if address.is_plain() => self.new_image(face, size)?,
+            _ => None,
+        };
+        self.make(&address, size, &options, &fill)?;
+        new.map_or(Ok(()), NewImage::keep)?;
         Ok(DONE)
     }
 }
 
 impl Mkfs {
-    fn options(&self) -> Result<MakeOptions, Failure> {
-        let profile = match self.kind.as_str() {
-            "ext2" => Profile::Ext2,
-            "ext3" => Profile::Ext3,
-            "ext4" => Profile::Ext4,
-            other => return usage(format!("filesystem type '{other}' is not known (ext2, ext3, ext4)")),
-        };
-        let default = MakeOptions::default();
-        let label = self.label.clone().unwrap_or_default().into_bytes();
-        if label.len() > 16 {
-            return usage("a label has at most 16 bytes");
+    /// The size asked for in bytes, and the options that go with it.
+    fn size(
+        &self,
+        options: MakeOptions,
+        fill: &Fill,
+    ) -> Result<(Option<u64>, MakeOptions), Failure> {
+        match self.size.as_deref() {
+            None => Ok((None, options)),
+            Some("auto") => {
+                let Some(mut source) = fill.source()? else {
+                    return usage("--size auto needs --from: what is the filesystem to hold?");
+                };
+                let attempt = || "Could not find out how large the filesystem must be";
+                let need = measure(&options, &mut *source).with_context(attempt)?;
+                let (size, options) = size_for(&options, &need).with_context(attempt)?;
+                Ok((Some(size), options))
+            }
+            Some(text) => Ok((Some(crate::numbers::size("filesystem size", text)?), options)),
         }
-        let uuid = self.uuid.as_deref().map(parse_uuid).transpose()?;
-        let time = epoch()?;
-        Ok(MakeOptions {
-            profile,
-            // Reproducible when everything that could differ is given.
-            hash_seed: uuid.filter(|_| time.is_some()),
-            features: self.features.clone().unwrap_or_default(),
-            block_size: self.block_size,
-            inode_ratio: self.inode_ratio,
-            inodes: self.inodes,
-            reserved: self.reserved.unwrap_or(default.reserved),
-            label,
-            uuid,
-            time,
-            ..default
+    }
+
+    /// Makes the image if it is not there.
+    fn new_image(&self, face: &Face, size: u64) -> Result<Option<NewImage>, Failure> {
+        let path = Path::new(&self.address);
+        if path.symlink_metadata().is_ok() {
+            return Ok(None);
+        }
+        let format = self.access.format.as_deref().or_else(|| format_of_name(&self.address));
+        let mut options = Options::new();
+        options.set("size", size.to_string());
+        let driver = creatable(format.unwrap_or("raw"))?;
+        let plan = Plan { driver, name: self.address.clone(), options };
+        plan.make(face, &Secrets::default())?.keep()?;
+        signals::unfinished(path);
+        Ok(Some(NewImage(path.to_path_buf())))
+    }
+
+    fn make(
+        &self,
+        address: &Address,
+        size: Option<u64>,
+        options: &MakeOptions,
+        fill: &Fill,
+    ) -> Result<(), Failure> {
+        let mut settings = self.access.settings(true)?;
+        (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
+        let opened = open_disk(address, &settings)?;
+        if !self.force {
+            refuse_if_used(&*opened.disk)
+                .with_context(|| format!("Could not make a filesystem in '{}'", opened.shown))?;
+        }
+        let attempt = || format!("Could not make a filesystem in '{}'", opened.shown);
+        let room = opened.disk.size();
+        let mut disk = opened.disk.clone();
+        if let Some(size) = size.filter(|size| *size < room) {
+            disk = Arc::new(Slice::new(disk, 0, size).with_context(attempt)?);
+        } else if let Some(size) = size.filter(|size| *size > room) {
+            return Err(Error::new(
+                Kind::OutOfSpace,
+                format!("{} are needed and {} are there", human_size(size), human_size(room)),
+            )
+            .context(attempt())
+            .into());
+        }
+        match fill.source()? {
+            None => make(disk, options).with_context(attempt)?,
+            Some(mut source) => {
+                make_from(disk, options, &mut *source).with_context(attempt)?;
+            }
+        }
+        opened.disk.flush().with_context(attempt)?;
+        Ok(opened.close()?)
+    }
+}
+
+/// An image made for the filesystem, which goes away if that cannot be made.
+struct NewImage(PathBuf);
+
+impl NewImage {
+    fn keep(self) -> Result<(), Failure> {
+        signals::finished(&self.0);
+        std::mem::forget(self);
+        Ok(())
+    }
+}
+
+impl Drop for NewImage {
+    fn drop(&mut self) {
+        // It was made a moment ago; what fails here was told already.
+        let _ = std::fs::remove_file(&self.0);
+        signals::finished(&self.0);
+    }
+}
+
+/// What a filesystem is filled with.
+enum Fill {
+    Nothing,
+    Folder(PathBuf),
+    /// A file that can be read again.
+    Tar(File),
+    /// Can be read once.
+    Stream(File),
+}
+
+impl Fill {
+    fn new(from: Option<&str>) -> Result<Self, Error> {
+        Ok(match from {
+            None => Self::Nothing,
+            Some("-") => Self::Stream(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)),
+            Some(path) if Path::new(path).is_dir() => Self::Folder(path.into()),
+            Some(path) => {
+                let file = File::open(path).with_context(|| format!("Could not open '{path}'"))?;
+                match file.metadata()?.is_file() {
+                    true => Self::Tar(file),
+                    false => Self::Stream(file),
+                }
+            }
         })
     }
+
+    /// The same in a form that can be read twice: a stream goes to a file first.
+    fn repeatable(self) -> Result<Self, Error> {
+        let Self::Stream(mut stream) = self else { return Ok(self) };
+        Ok(Self::Tar(keep(&mut stream)?))
+    }
+
+    fn source(&self) -> Result<Option<Box<dyn Source>>, Error> {
+        let tar = |file: &File| -> Result<Box<dyn Source>, Error> {
+            let file = file.try_clone()?;
+            let plain = unpack(BufReader::with_capacity(1 << 20, file))?;
+            Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, plain))))
+        };
+        Ok(match self {
+            Self::Nothing => None,
+            Self::Folder(path) => Some(Box::new(DirectorySource::new(path))),
+            Self::Tar(file) => {
+                let mut start: &File = file;
+                start.seek(SeekFrom::Start(0))?;
+                Some(tar(file)?)
+            }
+            Self::Stream(file) => Some(tar(file)?),
+        })
+    }
+}
+
+/// A stream as a file without a name, which can be read more than once.
+pub(crate) fn keep(stream: &mut dyn Read) -> Result<File, Error> {
+    let attempt = "Could not keep the tar stream in a temporary file";
+    let mut file = tempfile::tempfile().context(attempt)?;
+    std::io::copy(stream, &mut file).context(attempt)?;
+    Ok(file)
 }
 
 /// Reads a UUID.
@@ -124,28 +265,6 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], Failure> {
         Ok(uuid) => Ok(uuid.into_bytes()),
         Err(_) => usage(format!("'{text}' is not a UUID")),
     }
-}
-
-/// The time that everything made bears, if the environment asks for a reproducible result.
-pub(crate) fn epoch() -> Result<Option<Time>, Failure> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Err(_) => Ok(None),
-        Ok(text) => match text.parse() {
-            Ok(seconds) => Ok(Some(Time::from_seconds(seconds))),
-            Err(_) => usage(format!("SOURCE_DATE_EPOCH is '{text}', which is no number of seconds")),
-        },
-    }
-}
-
-fn source(from: &str) -> Result<Box<dyn Source>, Error> {
-    if from != "-" && Path::new(from).is_dir() {
-        return Ok(Box::new(DirectorySource::new(from)));
-    }
-    let stream: Box<dyn Read> = match from {
-        "-" => Box::new(std::io::stdin()),
-        path => Box::new(File::open(path).with_context(|| format!("Could not open '{path}'"))?),
-    };
-    Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, stream))))
 }
 
 /// What is recognised is not overwritten unasked.

@@ -11,6 +11,17 @@ use super::common::{Keys, Purpose, Source};
 use super::serving::{self, Serving};
 use crate::face::{Face, Failure, Outcome, usage};
 
+/// Options of mount(8) and ext4(5) that ask for what holds anyhow: reading changes no access
+/// times, content is written before the names and lengths that lead to it, attributes and access
+/// lists are kept.
+const AS_IT_IS: &[&str] = &[
+    "", "defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group",
+    "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "nostrictatime",
+    "lazytime", "nolazytime", "acl", "user_xattr", "barrier", "barrier=1", "data=ordered",
+    "data=writeback", "delalloc", "nodelalloc", "nodiscard", "errors=continue",
+    "errors=remount-ro", "loop", "bsddf",
+];
+
 /// The arguments of `mount`.
 #[derive(clap::Args, Debug, Default)]
 pub(crate) struct Mount {
@@ -22,7 +33,8 @@ pub(crate) struct Mount {
     /// Refuse an image that refers to other files (backing file, data file)
     #[arg(long)]
     pub untrusted: bool,
-    /// ro, rw, allow_other, default_permissions
+    /// ro, rw, allow_other, default_permissions, suid, dev, noexec, sync; those of mount(8) that ask
+    /// for what holds anyhow are taken too
     #[arg(short, value_name = "OPTION,…")]
     pub options: Vec<String>,
     /// The same as -o ro
@@ -87,22 +99,32 @@ impl Mount {
             read_only: self.read_only,
             ..MountOptions::default()
         };
-        let root = rustix::process::geteuid().is_root();
-        let mut check = root;
+        let mut check = false;
         for word in self.options.iter().flat_map(|list| list.split(',')) {
             match word {
                 "ro" => options.read_only = true,
                 "rw" => options.read_only = false,
                 "allow_other" => (options.allow_other, check) = (true, true),
                 "default_permissions" => check = true,
-                // What holds anyhow.
-                "nosuid" | "nodev" | "" => {}
+                "suid" => options.suid = true,
+                "dev" => options.dev = true,
+                "nosuid" => options.suid = false,
+                "nodev" => options.dev = false,
+                "exec" => options.no_exec = false,
+                "noexec" => options.no_exec = true,
+                "sync" => options.sync = true,
+                "async" => options.sync = false,
+                word if AS_IT_IS.contains(&word) || word.starts_with("x-") => {}
                 other => {
                     return usage(format!(
-                        "mount option '{other}' is not known (ro, rw, allow_other, default_permissions)"
+                        "mount option '{other}' is not known (ro, rw, allow_other, \
+                         default_permissions, suid, dev, noexec, sync)"
                     ));
                 }
             }
+        }
+        if (options.suid || options.dev) && !rustix::process::geteuid().is_root() {
+            return usage("the mount options suid and dev are for root");
         }
         // Who mounts for himself alone owns the image, and so all that is in it.
         options.default_permissions = check;

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::Verb;
 use super::common::Form;
-use crate::face::{DONE, FAILED, Face, Outcome};
-use crate::guest::{Access, Guest, Guests, path_of, show};
-use crate::render::json::pretty;
+use crate::face::{Face, Outcome};
+use crate::guest::look::look;
+use crate::guest::{Access, Guest, show};
 
 /// The arguments of `stat`.
 #[derive(clap::Args, Debug, Default)]
@@ -30,27 +30,14 @@ impl Verb for Stat {
     const ABOUT: &'static str = "Tell everything about files in an image";
 
     fn run(self, face: &Face) -> Outcome {
-        let json = self.form.is_json()?;
-        let mut guests = Guests::new(&self.access, &[]);
-        let (mut all, mut status) = (Vec::new(), DONE);
-        for text in &self.addresses {
-            let address = self.access.address(text);
-            let number = guests.open(&address)?;
-            let guest = guests.get(number);
-            let path = path_of(&address);
-            let told = guest.find(path, self.dereference).and_then(|found| match json {
-                true => value(guest, path, &found).map(|value| all.push(value)),
-                false => text_of(guest, path, &found).map(|text| face.print(&text)),
-            });
-            if let Err(error) = told {
-                face.report(&error);
-                status = FAILED;
+        look(face, &self.access, &self.form, &self.addresses, &mut |looking, guest, path| {
+            let found = guest.find(path, self.dereference)?;
+            match looking.json {
+                true => looking.tell(value(guest, path, &found)?),
+                false => face.print(&text_of(guest, path, &found)?),
             }
-        }
-        if json {
-            face.print(&pretty(&Value::Array(all)));
-        }
-        Ok(status)
+            Ok(())
+        })
     }
 }
 

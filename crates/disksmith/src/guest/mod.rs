@@ -12,6 +12,7 @@ use crate::face::{DONE, FAILED, Face, Failure, Outcome};
 
 pub(crate) mod copy;
 pub(crate) mod host;
+pub(crate) mod look;
 pub(crate) mod mode;
 pub(crate) mod show;
 pub(crate) mod tar;

@@ -238,10 +238,11 @@ impl Core {
         Ok(best)
     }
 
-    /// The group's bitmap with what the running transaction freed still taken.
+    /// The group's bitmap with what was freed and not committed still taken.
     fn usable_bits(&self, group: u32) -> Result<Block> {
         let mut bits = self.block_bitmap(group)?;
-        if let Some(freed) = self.transaction.freed.get(&group) {
+        let flight = self.in_flight.as_ref().and_then(|flight| flight.freed.get(&group));
+        for freed in self.transaction.freed.get(&group).into_iter().chain(flight) {
             let own = std::sync::Arc::make_mut(&mut bits);
             own.iter_mut().zip(freed).for_each(|(bit, freed)| *bit |= freed);
         }
@@ -308,9 +309,10 @@ impl Core {
         Ok(())
     }
 
-    /// True when the running transaction keeps freed space from being used.
+    /// True when a commit would let freed space be used.
     pub(crate) fn has_pending_space(&self) -> bool {
         !self.transaction.freed.is_empty()
+            || self.in_flight.as_ref().is_some_and(|flight| !flight.freed.is_empty())
     }
 
     // ---- inodes ----------------------------------------------------------------------------

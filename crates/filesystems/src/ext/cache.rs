@@ -13,6 +13,8 @@ pub(crate) enum State {
     Clean,
     /// Changed in the running transaction.
     Dirty,
+    /// Part of the transaction that is being written.
+    Frozen,
     /// In the journal, not yet in its place.
     Logged,
 }
@@ -121,13 +123,5 @@ impl Cache {
             }
             slot.state = state;
         }
-    }
-
-    /// The numbers of all blocks in `state`, ascending.
-    pub(crate) fn numbers(&self, state: State) -> Vec<u64> {
-        let mut numbers: Vec<u64> =
-            self.slots.iter().filter(|(_, s)| s.state == state).map(|(n, _)| *n).collect();
-        numbers.sort_unstable();
-        numbers
     }
 }

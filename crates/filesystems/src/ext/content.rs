@@ -218,7 +218,7 @@ impl Core {
     fn write_run(&mut self, place: u64, within: usize, data: &[u8], new: bool) -> Result<()> {
         let size = self.shape.block_size;
         let start = place * size as u64;
-        self.note_overwritten(place, (within + data.len()).div_ceil(size) as u64);
+        self.note_overwritten(place, (within + data.len()).div_ceil(size) as u64)?;
         if !self.content.is_empty() {
             return self.write_run_with_content(place, within, data, new);
         }

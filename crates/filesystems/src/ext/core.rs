@@ -3,19 +3,20 @@
 //! Everything on disk but file content goes through [`Core::block`] and [`Core::modify`], so that a
 //! failing operation can be taken back and a finished one goes to the journal whole.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use disksmith_disk::{Context as _, Disk, Error, Kind, Result};
 
-use super::cache::{Block, Cache, Slot, State};
-use super::checksum::{crc16, crc32c};
+use super::cache::{Block, Cache, State};
+use super::checksum::crc32c;
 use super::features::Incompat;
-use super::journal::{Journal, Overlay};
-use super::layout::group::INODE_UNINIT;
+pub(crate) use super::groups::group_checksum;
+use super::journal::{InFlight, Journal, LogPlace, Overlay};
 use super::layout::superblock::SUPERBLOCK_SIZE;
-use super::layout::{GroupDescriptor, Inode, Superblock, put32};
+use super::layout::{GroupDescriptor, Superblock};
 use super::shape::Shape;
+use super::transaction::{Transaction, Undo};
 use crate::errors;
 
 /// The root directory.
@@ -27,47 +28,8 @@ pub(crate) const JOURNAL_INODE: u32 = 8;
 
 /// Unchanged blocks kept in memory, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
-/// The most descriptors read: 2^32 blocks in groups of 8192 (1 KiB blocks) and some to spare.
-const GROUPS_MAX: u32 = 1 << 24;
-
-/// What one operation changed, to take it back.
-#[derive(Debug, Default)]
-struct Undo {
-    blocks: HashMap<u64, Option<Slot>>,
-    groups: HashMap<u32, GroupDescriptor>,
-    superblock: Option<Box<Superblock>>,
-    freed: Vec<(u64, u64)>,
-    /// Whether the block was revoked before.
-    revoked: HashMap<u64, bool>,
-    truncated: Vec<u32>,
-}
-
-/// What the running transaction holds.
-#[derive(Debug, Default)]
-pub(crate) struct Transaction {
-    pub(crate) dirty: BTreeSet<u64>,
-    pub(crate) dirty_groups: BTreeSet<u32>,
-    pub(crate) superblock: bool,
-    /// Bits of clusters freed here, by group: not to be given out before the commit.
-    pub(crate) freed: HashMap<u32, Vec<u8>>,
-    /// Blocks in the log that must not be replayed any more.
-    pub(crate) revoked: HashSet<u64>,
-    /// Of those, the ones whose place holds newer content already.
-    pub(crate) overwritten: HashSet<u64>,
-    /// Files cut in the middle of a block.
-    pub(crate) truncated: HashSet<u32>,
-    /// Blocks that were new here; without a journal they are written first.
-    pub(crate) fresh: HashSet<u64>,
-}
-
-impl Transaction {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.dirty.is_empty()
-            && self.dirty_groups.is_empty()
-            && !self.superblock
-            && self.revoked.is_empty()
-    }
-}
+/// The most blocks of a transaction where no journal limits them.
+const TRANSACTION_MAX: usize = 1 << 14;
 
 /// An open filesystem.
 #[derive(Debug)]
@@ -79,8 +41,21 @@ pub(crate) struct Core {
     cache: Mutex<Cache>,
     pub(crate) overlay: Overlay,
     pub(crate) transaction: Transaction,
-    undo: Option<Undo>,
+    pub(super) undo: Option<Undo>,
+    /// The log; away while a transaction is being written.
     pub(crate) journal: Option<Journal>,
+    /// The most blocks a transaction should have.
+    pub(crate) transaction_max: usize,
+    /// The blocks in the log that are not in their places.
+    pub(crate) logged: HashMap<u64, LogPlace>,
+    /// The transaction that is being written.
+    pub(crate) in_flight: Option<InFlight>,
+    /// The log is being emptied.
+    pub(crate) checkpointing: bool,
+    /// Changes made so far.
+    pub(crate) changes: u64,
+    /// A change cannot go on before the transaction that is being written is durable.
+    pub(crate) must_wait: bool,
     pub(crate) read_only: bool,
     /// A commit failed: what is in memory is not on disk, nothing may follow.
     pub(crate) failed: bool,
@@ -135,6 +110,12 @@ impl Core {
             transaction: Transaction::default(),
             undo: None,
             journal: None,
+            transaction_max: TRANSACTION_MAX,
+            logged: HashMap::new(),
+            in_flight: None,
+            checkpointing: false,
+            changes: 0,
+            must_wait: false,
             read_only,
             failed: false,
             goal: 0,
@@ -143,27 +124,6 @@ impl Core {
             clock: None,
             checked_bitmaps: Mutex::new(HashSet::new()),
         }
-    }
-
-    fn load_groups(&mut self) -> Result<()> {
-        let shape = self.shape;
-        if shape.groups > GROUPS_MAX {
-            return Err(Error::new(Kind::LimitExceeded, "The filesystem has too many groups"));
-        }
-        let mut groups = Vec::with_capacity(shape.groups as usize);
-        for index in 0..shape.descriptor_blocks() {
-            let number = shape.descriptor_block(index);
-            let block = self.block(number).context("Could not read the group descriptors")?;
-            for bytes in block.chunks_exact(shape.descriptor_size) {
-                if groups.len() < shape.groups as usize {
-                    let mut group = GroupDescriptor::parse(bytes);
-                    group.wide = shape.wide();
-                    groups.push(group);
-                }
-            }
-        }
-        self.groups = groups;
-        Ok(())
     }
 
     /// Inodes that somebody uses, with the number of uses.
@@ -186,7 +146,7 @@ impl Core {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cache_mut(&mut self) -> &mut Cache {
+    pub(super) fn cache_mut(&mut self) -> &mut Cache {
         self.cache.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -287,7 +247,7 @@ impl Core {
         }
         cache.remove(number);
         self.transaction.dirty.remove(&number);
-        let logged = self.journal.as_ref().is_some_and(|journal| journal.holds(number));
+        let logged = self.log_holds(number);
         if logged && self.transaction.revoked.insert(number) {
             if let Some(undo) = &mut self.undo {
                 undo.revoked.entry(number).or_insert(false);
@@ -296,11 +256,19 @@ impl Core {
     }
 
     /// Blocks are about to be written in place: what the log holds of them must stay there.
-    pub(crate) fn note_overwritten(&mut self, start: u64, count: u64) {
+    pub(crate) fn note_overwritten(&mut self, start: u64, count: u64) -> Result<()> {
         let Transaction { revoked, overwritten, .. } = &mut self.transaction;
-        if !revoked.is_empty() {
-            overwritten.extend((start..start + count).filter(|number| revoked.contains(number)));
+        if revoked.is_empty() {
+            return Ok(());
         }
+        let mut touched = (start..start + count).filter(|number| revoked.contains(number)).peekable();
+        if self.checkpointing && touched.peek().is_some() {
+            // The older content is on its way to the same place.
+            self.must_wait = true;
+            return Err(errors::busy());
+        }
+        overwritten.extend(touched);
+        Ok(())
     }
 
     /// True when the block waits in memory as file content.
@@ -328,307 +296,22 @@ impl Core {
         self.cache_mut().set_state(number, state);
     }
 
-    /// The block is in its place now. File content leaves the memory: it is written in place later
-    /// on, which a copy kept here would not notice.
-    pub(crate) fn settle(&mut self, number: u64) {
+    pub(crate) fn block_state(&self, number: u64) -> Option<State> {
+        self.cache().peek(number).map(|slot| slot.state)
+    }
+
+    /// The block is in its place now, unless it left `state` meanwhile. File content leaves the
+    /// memory: it is written in place later on, which a copy kept here would not notice.
+    pub(crate) fn settle(&mut self, number: u64, state: State) {
+        if self.block_state(number) != Some(state) {
+            return;
+        }
         if self.content.remove(&number) {
             self.cache_mut().remove(number);
         } else {
             self.cache_mut().set_state(number, State::Clean);
         }
     }
-
-    pub(crate) fn blocks_in(&self, state: State) -> Vec<u64> {
-        self.cache().numbers(state)
-    }
-
-    // ---- operations ------------------------------------------------------------------------
-
-    /// Starts recording, so that [`rollback`](Self::rollback) can undo what follows.
-    pub(crate) fn begin(&mut self) {
-        self.undo = Some(Undo { superblock: Some(Box::new(self.sb.clone())), ..Undo::default() });
-    }
-
-    /// Keeps what was done.
-    pub(crate) fn finish(&mut self) {
-        self.undo = None;
-    }
-
-    /// Takes back everything since [`begin`](Self::begin).
-    pub(crate) fn rollback(&mut self) {
-        let Some(undo) = self.undo.take() else { return };
-        for (number, slot) in undo.blocks {
-            let dirty = slot.as_ref().is_some_and(|slot| slot.state == State::Dirty);
-            let content =
-                slot.as_ref().is_some_and(|slot| slot.content && slot.state != State::Clean);
-            if dirty {
-                self.transaction.dirty.insert(number);
-            } else {
-                self.transaction.dirty.remove(&number);
-            }
-            if content {
-                self.content.insert(number);
-            } else {
-                self.content.remove(&number);
-            }
-            self.cache_mut().restore(number, slot);
-        }
-        for (group, descriptor) in undo.groups {
-            if let Some(place) = self.groups.get_mut(group as usize) {
-                *place = descriptor;
-            }
-        }
-        if let Some(sb) = undo.superblock {
-            self.sb = *sb;
-        }
-        for (start, count) in undo.freed {
-            self.mark_freed(start, count, false);
-        }
-        for (number, before) in undo.revoked {
-            match before {
-                true => self.transaction.revoked.insert(number),
-                false => self.transaction.revoked.remove(&number),
-            };
-        }
-        for inode in undo.truncated {
-            self.transaction.truncated.remove(&inode);
-        }
-    }
-
-    /// Remembers that a file was cut in the middle of a block.
-    pub(crate) fn note_truncated(&mut self, inode: u32) {
-        if self.transaction.truncated.insert(inode) {
-            if let Some(undo) = &mut self.undo {
-                undo.truncated.push(inode);
-            }
-        }
-    }
-
-    /// Keeps clusters from being given out again before the commit.
-    pub(crate) fn note_freed(&mut self, start: u64, count: u64) {
-        self.mark_freed(start, count, true);
-        if let Some(undo) = &mut self.undo {
-            undo.freed.push((start, count));
-        }
-    }
-
-    fn mark_freed(&mut self, start: u64, count: u64, on: bool) {
-        let shape = self.shape;
-        for block in (start..start + count).step_by(1 << shape.cluster_bits) {
-            let (group, bit) = (shape.group_of(block), shape.bit_of(block));
-            let bits =
-                self.transaction.freed.entry(group).or_insert_with(|| vec![0; shape.block_size]);
-            super::bitmap::set(bits, bit, on);
-        }
-    }
-
-    // ---- groups and superblock -------------------------------------------------------------
-
-    pub(crate) fn group(&self, group: u32) -> Result<&GroupDescriptor> {
-        self.groups.get(group as usize).ok_or_else(|| corrupt(format!("there is no group {group}")))
-    }
-
-    /// A descriptor to be changed.
-    pub(crate) fn group_mut(&mut self, group: u32) -> Result<&mut GroupDescriptor> {
-        let place = self
-            .groups
-            .get_mut(group as usize)
-            .ok_or_else(|| corrupt(format!("there is no group {group}")))?;
-        if let Some(undo) = &mut self.undo {
-            undo.groups.entry(group).or_insert(*place);
-        }
-        self.transaction.dirty_groups.insert(group);
-        Ok(place)
-    }
-
-    /// The superblock to be changed.
-    pub(crate) fn super_mut(&mut self) -> &mut Superblock {
-        self.transaction.superblock = true;
-        &mut self.sb
-    }
-
-    /// A descriptor's checksum, or 0 where there are none.
-    pub(crate) fn group_checksum(&self, group: u32, descriptor: &GroupDescriptor) -> u16 {
-        group_checksum(&self.shape, &self.sb.uuid(), group, descriptor, None)
-    }
-
-    /// Brings changed descriptors, bitmap checksums and the superblock into their blocks.
-    pub(crate) fn write_back_groups(&mut self) -> Result<()> {
-        let shape = self.shape;
-        for group in std::mem::take(&mut self.transaction.dirty_groups) {
-            self.refresh_bitmap_checksums(group)?;
-            let index = u64::from(group) / shape.descriptors_per_block();
-            let within = (u64::from(group) % shape.descriptors_per_block()) as usize;
-            let number = shape.descriptor_block(index);
-            let at = within * shape.descriptor_size;
-            let mut descriptor = *self.group(group)?;
-            let used = shape.descriptor_size.min(descriptor.raw.len());
-            let uuid = self.sb.uuid();
-            let bytes = self.modify(number)?;
-            let Some(place) = bytes.get_mut(at..at + shape.descriptor_size) else {
-                return Err(corrupt("a group descriptor lies outside of its block"));
-            };
-            let tail = place.get(used..).map(<[u8]>::to_vec);
-            descriptor.set_bg_checksum(group_checksum(
-                &shape,
-                &uuid,
-                group,
-                &descriptor,
-                tail.as_deref(),
-            ));
-            place[..used].copy_from_slice(&descriptor.raw[..used]);
-            if let Some(kept) = self.groups.get_mut(group as usize) {
-                *kept = descriptor;
-            }
-        }
-        if std::mem::take(&mut self.transaction.superblock) {
-            self.write_back_superblock()?;
-        }
-        Ok(())
-    }
-
-    fn write_back_superblock(&mut self) -> Result<()> {
-        if self.shape.checksums {
-            let value = crc32c(!0, &self.sb.raw[..SUPERBLOCK_SIZE - 4]);
-            self.sb.set_s_checksum(value);
-        }
-        let raw = self.sb.raw;
-        let number = 1024 >> self.shape.block_bits;
-        let at = 1024 & (self.shape.block_size - 1);
-        super::layout::put(self.modify(number)?, at, &raw);
-        Ok(())
-    }
-
-    // ---- inodes ----------------------------------------------------------------------------
-
-    /// Block and byte in it where the inode lies.
-    pub(crate) fn inode_place(&self, number: u32) -> Result<(u64, usize)> {
-        if number == 0 || number > self.shape.inodes {
-            return Err(errors::stale());
-        }
-        let (group, index) = self.shape.inode_place(number);
-        let per_block = self.shape.inodes_per_block();
-        let block = self.group(group)?.inode_table() + u64::from(index / per_block);
-        Ok((block, (index % per_block) as usize * self.shape.inode_size))
-    }
-
-    /// Reads an inode; its checksum is verified.
-    pub(crate) fn inode(&self, number: u32) -> Result<Inode> {
-        let inode = self.inode_unchecked(number)?;
-        if self.shape.checksums && inode.checksum() != self.inode_checksum(&inode) {
-            return Err(corrupt(format!("inode {number} has a wrong checksum")));
-        }
-        Ok(inode)
-    }
-
-    pub(crate) fn inode_unchecked(&self, number: u32) -> Result<Inode> {
-        let (block, at) = self.inode_place(number)?;
-        let bytes = self.block(block)?;
-        let raw = bytes.get(at..at + self.shape.inode_size).unwrap_or(&[]).to_vec();
-        Ok(Inode { number, raw })
-    }
-
-    /// An inode that is in use.
-    pub(crate) fn live_inode(&self, number: u64) -> Result<Inode> {
-        let number = u32::try_from(number).map_err(|_| errors::stale())?;
-        let inode = self.inode(number)?;
-        if inode.i_mode() == 0 || inode.i_links_count() == 0 && !self.is_held(number) {
-            return Err(errors::stale());
-        }
-        Ok(inode)
-    }
-
-    /// Stores an inode with its checksum.
-    pub(crate) fn put_inode(&mut self, inode: &Inode) -> Result<()> {
-        let (block, at) = self.inode_place(inode.number)?;
-        let mut raw = inode.raw.clone();
-        if self.shape.checksums {
-            let mut sealed = inode.clone();
-            sealed.set_checksum(self.inode_checksum(inode));
-            raw = sealed.raw;
-        }
-        let bytes = if self.table_block_is_fresh(inode.number)? {
-            self.fresh(block)?
-        } else {
-            self.modify(block)?
-        };
-        super::layout::put(bytes, at, &raw);
-        Ok(())
-    }
-
-    /// True for a block of the inode table that was never used: what is on disk is no inode.
-    fn table_block_is_fresh(&self, number: u32) -> Result<bool> {
-        let (group, index) = self.shape.inode_place(number);
-        let descriptor = self.group(group)?;
-        if !self.shape.lazy_groups {
-            return Ok(false);
-        }
-        let used = if descriptor.has_flag(INODE_UNINIT) {
-            0
-        } else {
-            self.shape.inodes_per_group.saturating_sub(descriptor.itable_unused())
-        };
-        let per_block = self.shape.inodes_per_block();
-        Ok(index / per_block * per_block >= used)
-    }
-
-    /// The start value of checksums of everything that belongs to an inode.
-    pub(crate) fn inode_seed(&self, inode: &Inode) -> u32 {
-        let seed = crc32c(self.shape.seed, &inode.number.to_le_bytes());
-        crc32c(seed, &inode.i_generation().to_le_bytes())
-    }
-
-    pub(crate) fn inode_checksum(&self, inode: &Inode) -> u32 {
-        let mut bytes = inode.raw.clone();
-        super::layout::put16(&mut bytes, 0x7C, 0);
-        let has_high = inode.reaches(0x84);
-        if has_high {
-            super::layout::put16(&mut bytes, 0x82, 0);
-        }
-        let sum = crc32c(self.inode_seed(inode), &bytes);
-        if has_high { sum } else { sum & 0xffff }
-    }
-
-    /// Checks or makes the checksum over `block[..at]`, stored at `at`, seeded by the inode.
-    pub(crate) fn tail_is_right(&self, inode: &Inode, block: &[u8], at: usize) -> bool {
-        !self.shape.checksums
-            || block.get(..at).is_some_and(|body| {
-                crc32c(self.inode_seed(inode), body) == super::layout::le32(block, at)
-            })
-    }
-
-    /// Stores the checksum of `block[..covered]` at `at`.
-    pub(crate) fn seal(shape: &Shape, seed: u32, block: &mut [u8], covered: usize, at: usize) {
-        if shape.checksums {
-            let sum = block.get(..covered).map_or(0, |body| crc32c(seed, body));
-            put32(block, at, sum);
-        }
-    }
-}
-
-/// The checksum of a group descriptor; `tail` are its bytes past the 64 that we keep.
-pub(crate) fn group_checksum(
-    shape: &Shape,
-    uuid: &[u8; 16],
-    group: u32,
-    descriptor: &GroupDescriptor,
-    tail: Option<&[u8]>,
-) -> u16 {
-    let mut raw = descriptor.raw;
-    let size = shape.descriptor_size.min(raw.len());
-    if shape.checksums {
-        super::layout::put16(&mut raw, 0x1E, 0);
-        let sum = crc32c(shape.seed, &group.to_le_bytes());
-        let sum = crc32c(sum, &raw[..size]);
-        return (crc32c(sum, tail.unwrap_or(&[])) & 0xffff) as u16;
-    }
-    if !shape.lazy_groups {
-        return 0;
-    }
-    let sum = crc16(crc16(!0, uuid), &group.to_le_bytes());
-    let sum = crc16(sum, &raw[..0x1E]);
-    let sum = if size > 0x20 { crc16(sum, &raw[0x20..size]) } else { sum };
-    crc16(sum, tail.unwrap_or(&[]))
 }
 
 /// The primary superblock, through the overlay. Unless `strict`, a wrong checksum is let pass when

@@ -11,20 +11,25 @@
 //! `layout` uses.
 
 mod allocate;
+mod attributes;
 mod bitmap;
 mod cache;
 mod check;
 mod checksum;
 mod content;
 mod core;
+mod cut;
 mod directory;
 mod dirent;
 mod extents;
 mod features;
 mod filesystem;
+mod groups;
+mod handle;
 mod hash;
 mod htree;
 mod indirect;
+mod inodes;
 mod journal;
 mod layout;
 mod mapping;
@@ -34,13 +39,14 @@ mod open;
 mod orphan;
 mod resize;
 mod shape;
+mod transaction;
 mod tune;
 mod usage;
 mod xattr;
 
 pub use check::{CheckReport, check};
 pub use features::{Compat, FEATURES, Feature, FeatureSet, Incompat, RoCompat};
-pub use filesystem::Ext;
+pub use handle::Ext;
 pub use mkfs::{
     Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, size_for,
 };

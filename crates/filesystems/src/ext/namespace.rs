@@ -266,8 +266,7 @@ impl Core {
 
     /// Blocks that may be freed in one transaction.
     pub(crate) fn step_blocks(&self) -> u64 {
-        let most = self.journal.as_ref().map_or(1 << 16, |journal| journal.transaction_max());
-        (most as u64 * 32).clamp(1024, 1 << 20)
+        (self.transaction_max as u64 * 32).clamp(1024, 1 << 20)
     }
 
     /// Frees an inode that has no names, with all it has.

@@ -117,7 +117,9 @@ impl Core {
         if let Some((mut sb, runs)) = self.journal_place()? {
             sb.set_features(self.shape.checksums, self.shape.wide());
             self.disk.write_at(&sb.raw, Journal::place(&runs, 0)? << self.shape.block_bits)?;
-            self.journal = Some(Journal::new(sb, runs));
+            let journal = Journal::new(sb, runs);
+            self.transaction_max = journal.transaction_max();
+            self.journal = Some(journal);
         }
         self.mark_in_use(true)
     }

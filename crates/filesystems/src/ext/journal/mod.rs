@@ -5,14 +5,16 @@
 
 mod commit;
 mod layout;
+mod log;
 mod replay;
 
 use std::collections::HashMap;
 
 use disksmith_disk::{Disk, Result};
 
-pub(crate) use commit::Journal;
+pub(crate) use commit::InFlight;
 pub(crate) use layout::{JournalSuper, encode_superblock};
+pub(crate) use log::{Journal, LogPlace};
 pub(crate) use replay::{Replay, scan};
 
 /// Blocks whose newest content lies in the journal.

@@ -91,6 +91,8 @@ pub struct MakeOptions {
     pub hash_seed: Option<[u8; 16]>,
     /// Length of the journal in blocks.
     pub journal_blocks: Option<u32>,
+    /// The same in bytes.
+    pub journal_bytes: Option<u64>,
     /// Write all inode tables now instead of leaving that to the first mount.
     pub full_init: bool,
     /// RAID chunk in blocks.
@@ -119,6 +121,7 @@ impl Default for MakeOptions {
             uuid: None,
             hash_seed: None,
             journal_blocks: None,
+            journal_bytes: None,
             full_init: false,
             stride: 0,
             stripe_width: 0,

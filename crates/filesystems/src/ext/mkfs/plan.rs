@@ -335,7 +335,9 @@ impl Draft {
         if !self.features.compat.contains(Compat::HAS_JOURNAL) {
             return Ok(0);
         }
-        if let Some(blocks) = options.journal_blocks {
+        let given = options.journal_bytes.map(|bytes| bytes / self.block_size);
+        let given = given.map(|blocks| u32::try_from(blocks).unwrap_or(u32::MAX));
+        if let Some(blocks) = options.journal_blocks.or(given) {
             if !(1024..=10_240_000).contains(&blocks) || u64::from(blocks) > self.blocks / 2 {
                 return Err(invalid(format!("A journal of {blocks} blocks is not possible")));
             }
