@@ -181,6 +181,12 @@ impl FileDisk {
         let _ = rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::DontNeed);
     }
 
+    /// Tells the kernel to read no more than it is asked for.
+    pub fn no_readahead(&self) {
+        // Advice only: a failure changes nothing.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Random);
+    }
+
     /// Whether the file can have holes; what the host compresses counts as if it had.
     pub fn may_have_holes(&self) -> bool {
         !self.block_device

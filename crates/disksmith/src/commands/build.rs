@@ -1,7 +1,7 @@
 //! `build`: make a whole disk from a tree, a tar file or a description.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
 use std::path::Path;
 
 use disksmith_disk::{Context, Error, human_size};
@@ -11,7 +11,7 @@ use disksmith_open::{ImageSpec, Locking, OpenedDisk, Settings};
 use disksmith_operations::build::{Build, BuildRequest, DiskSpec, TreeRequest};
 
 use super::Verb;
-use super::mkfs::{epoch, refuse_if_used};
+use super::mkfs::{epoch, keep, refuse_if_used};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
 use crate::progress::{Progress, Watch};
@@ -101,8 +101,7 @@ impl Verb for BuildVerb {
                 options.set(name, value);
             }
         }
-        let wants_input = spec.partitions.iter().any(|part| part.contents().iter().any(|c| c.from == "-"));
-        let input = if wants_input { Some(spool()?) } else { None };
+        let input = spool(&mut spec)?;
         let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
         let request = BuildRequest { spec, input, time: epoch()? };
         let attempt = || format!("Could not build '{output}'");
@@ -195,14 +194,31 @@ fn read_spec(name: &str) -> Result<DiskSpec, Failure> {
     Ok(DiskSpec::parse(&text, folder).with_context(attempt)?)
 }
 
-/// Standard input as a file without a name: it is read more than once.
-fn spool() -> Result<File, Error> {
-    let attempt = "Could not keep what comes from standard input";
-    let mut file = tempfile::tempfile().context(attempt)?;
-    std::io::copy(&mut std::io::stdin().lock(), &mut file).context(attempt)?;
-    file.flush().context(attempt)?;
-    file.seek(SeekFrom::Start(0)).context(attempt)?;
-    Ok(file)
+/// What can be read only once (standard input, a pipe) as a file; its name in the description
+/// becomes `-`.
+fn spool(spec: &mut DiskSpec) -> Result<Option<File>, Failure> {
+    let mut names: Vec<&mut String> = Vec::new();
+    for part in &mut spec.partitions {
+        names.extend(part.from.iter_mut());
+        names.extend(part.content.iter_mut().map(|content| &mut content.from));
+    }
+    let is_stream = |name: &str| {
+        name == "-" || std::fs::metadata(name).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+    };
+    names.retain(|name| is_stream(name));
+    let Some(first) = names.first().map(|name| (**name).clone()) else { return Ok(None) };
+    if names.iter().any(|name| **name != first) {
+        return usage("only one source can be a stream: standard input, or one pipe");
+    }
+    let file = match first.as_str() {
+        "-" => keep(&mut std::io::stdin().lock())?,
+        path => {
+            let attempt = || format!("Could not open '{path}'");
+            keep(&mut File::open(path).map_err(Error::from).with_context(attempt)?)?
+        }
+    };
+    names.into_iter().for_each(|name| *name = "-".to_string());
+    Ok(Some(file))
 }
 
 /// A device that is mounted, and a target that holds something, are not overwritten unasked.

@@ -167,6 +167,10 @@ impl CloneVerb {
             false => Default::default(),
         };
         let record = self.rescue.clone().or(target.map.clone());
+        if let (true, Some(file)) = (self.used_only, &source.node.file) {
+            // What is free is not read by mistake either.
+            file.no_readahead();
+        }
         let size = source.disk.size();
         let known = match &record {
             Some(path) => match resumable(path, &identity, size) {

@@ -81,6 +81,11 @@ impl Ext {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at what is open.
+    pub(crate) fn with_core<T>(&self, look: impl FnOnce(&Core) -> Result<T>) -> Result<T> {
+        look(&self.read_lock())
+    }
+
     /// Runs a change: whole or not at all. `work` runs again if it had to wait for something.
     pub(super) fn change<T>(&self, mut work: impl FnMut(&mut Core) -> Result<T>) -> Result<T> {
         let mut committed = false;
