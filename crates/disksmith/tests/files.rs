@@ -223,3 +223,38 @@ fn mkfs_takes_what_mke2fs_takes() {
         refused(&[&["mkfs", "--force", &image][..], &wrong[..]].concat());
     }
 }
+
+#[test]
+fn files_go_between_partitions_of_one_image() {
+    let scratch = Scratch::new();
+    let disk = scratch.text("disk.qcow2");
+    ours(&["create", "-q", &disk, "300M"]);
+    ours(&["partition", &disk, "init", "gpt"]);
+    ours(&["partition", &disk, "add", "--size", "100M", "--name", "one"]);
+    ours(&["partition", &disk, "add", "--name", "two"]);
+    ours(&["mkfs", &format!("{disk}:1"), "-t", "ext2"]);
+    ours(&["mkfs", &format!("{disk}:two"), "-t", "ext4", "-L", "root"]);
+    let tree = scratch.folder("tree");
+    awkward(&tree);
+    let expected = walk(Path::new(&tree));
+    ours(&["cp", "-a", &tree, &format!("{disk}:two:/tree")]);
+    ours(&["cp", "-a", &format!("{disk}:root:/tree"), &format!("{disk}:1:/copy")]);
+    // By two names of one partition: it is the same filesystem.
+    ours(&["cp", "-a", &format!("{disk}:2:/tree/many"), &format!("{disk}:root:/again")]);
+    ours(&["cp", "-a", &format!("{disk}:1:/copy"), &scratch.text("out")]);
+    let same_but_small = |mut all: std::collections::BTreeMap<_, _>| {
+        // Blocks of 1 KiB have no room for the large attribute.
+        all.remove(&b"owner"[..]);
+        all
+    };
+    assert_same(&same_but_small(expected), &same_but_small(walk(&scratch.path("out"))));
+    for part in ["1", "2"] {
+        let raw = scratch.text("part.raw");
+        ours(&["convert", "-O", "raw", &format!("{disk}:{part}"), &raw]);
+        clean(&raw);
+    }
+    assert_eq!(ours(&["find", &format!("{disk}:2:/again"), "-type", "f"]).lines().count(), 600);
+    let human = ours(&["df", "-h", &disk]);
+    assert!(human.contains("ext2") && human.contains("ext4"), "{human}");
+    assert!(ours(&["ls", "-lah", &format!("{disk}:2:/again")]).lines().count() >= 600);
+}
