@@ -85,9 +85,11 @@ impl Combination {
         run("mke2fs", &arguments);
     }
 
-    /// Whether Linux mounts it (blocks are not larger than pages).
+    /// Whether Linux mounts it: blocks are not larger than pages, and no project numbers, for which
+    /// kernels without quotas refuse to write. The others are judged by e2fsck alone.
     fn mountable(&self) -> bool {
-        self.options().block_size.is_none_or(|size| size <= 4096)
+        let options = self.options();
+        options.block_size.is_none_or(|size| size <= 4096) && !options.features.contains("project")
     }
 }
 
