@@ -115,12 +115,6 @@ impl Frozen {
             _ => Err(last_error().context(attempt())),
         }
     }
-
-    /// Whether a file lies on it: writing to that would wait for ever.
-    pub fn holds(&self, file: &File) -> bool {
-        let device = |file: &File| file.metadata().map(|meta| meta.dev()).ok();
-        device(file).is_some() && device(file) == device(&self.folder)
-    }
 }
 
 impl Drop for Frozen {

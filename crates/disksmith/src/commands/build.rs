@@ -14,7 +14,7 @@ use super::Verb;
 use super::mkfs::{epoch, keep, refuse_if_used};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 
 /// A description of a disk has at most so many bytes.
 const SPEC_MAX: u64 = 16 << 20;
@@ -62,12 +62,8 @@ pub(crate) struct BuildVerb {
     /// Show what would be made, and make nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The description of the disk, in TOML
     #[arg(value_name = "SPEC.toml")]
     pub spec: Option<String>,
@@ -102,7 +98,7 @@ impl Verb for BuildVerb {
             }
         }
         let input = spool(&mut spec)?;
-        let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        let watch = Watch::new(face, self.telling.progress(face));
         let request = BuildRequest { spec, input, time: epoch()? };
         let attempt = || format!("Could not build '{output}'");
         let build = Build::prepare(request, &watch).with_context(attempt)?;
@@ -116,7 +112,7 @@ impl Verb for BuildVerb {
             Failure::Error(error) => Failure::Error(error.context(attempt())),
             other => other,
         })?;
-        if !self.quiet {
+        if !self.telling.quiet {
             face.print(&describe(&build));
         }
         Ok(DONE)

@@ -18,7 +18,7 @@ use super::build::refuse_holding;
 use super::common::{Purpose, Source};
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 use crate::signals;
 
 /// The arguments of `clone`.
@@ -45,12 +45,8 @@ pub(crate) struct CloneVerb {
     /// Options of the target's format, as name=value,…
     #[arg(short, long, value_name = "OPTIONS")]
     pub options: Vec<String>,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The disk to copy: a block device or an image
     #[arg(value_name = "SOURCE")]
     pub from: String,
@@ -106,13 +102,6 @@ impl Destination {
         let Some(file) = path.file_name() else { return usage(format!("'{name}' names no file")) };
         let beside = |suffix: &str| path.with_file_name(format!(".{}{suffix}", file.to_string_lossy()));
         Ok(Self { place: beside(".clone"), map: Some(beside(".clone-map")), path: path.clone(), device: false })
-    }
-
-    fn folder(&self) -> PathBuf {
-        match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        }
     }
 }
 
@@ -183,7 +172,7 @@ impl CloneVerb {
         };
         let known = known.filter(|known| known.resumable() < known.size());
         let start = known.as_ref().map_or(0, |known| known.resumable());
-        if start > 0 && !self.quiet {
+        if start > 0 && !self.telling.quiet {
             face.note(&format!("going on from {} of {}\n", human_size(start), human_size(size)));
         }
         let mut reader = Reader::new(source.disk.clone()).without(free);
@@ -204,7 +193,7 @@ impl CloneVerb {
             start,
             record: record.clone().map(|path| Record { path, identity }),
         };
-        let watch = Stoppable::new(Watch::new(face, Progress::new(face, self.progress, self.quiet)));
+        let watch = Stoppable::new(Watch::new(face, self.telling.progress(face)));
         let result = clone(&request, &watch);
         watch.inner.finish();
         let result = result.and_then(|()| node.close());
@@ -317,7 +306,7 @@ impl CloneVerb {
     }
 
     fn report(&self, face: &Face, reader: &Reader, parts: &[PartUse]) -> u8 {
-        if !self.quiet {
+        if !self.telling.quiet {
             for part in parts {
                 face.print(&format!("{}\n", told(part)));
             }
@@ -351,17 +340,26 @@ fn told(part: &PartUse) -> String {
     }
 }
 
-/// Freezes a filesystem, unless the copy would be written to it.
+/// Freezes a filesystem, unless we would write to it: that would wait for ever.
 fn still(mount: &Mount, target: &Destination, map: Option<&Path>) -> Result<Frozen, Error> {
-    let folder = std::fs::File::open(target.folder())?;
-    let map = map.and_then(|map| std::fs::File::open(map.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))).ok());
-    let point = std::fs::File::open(&mount.point)?;
-    let device = |file: &std::fs::File| {
-        use std::os::unix::fs::MetadataExt;
-        file.metadata().map(|meta| meta.dev()).ok()
+    use std::os::unix::fs::MetadataExt;
+    let folder_of = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
     };
-    if [Some(&folder), map.as_ref()].into_iter().flatten().any(|file| device(file) == device(&point)) {
-        return Err(Error::new(Kind::Refused, "the copy would be written to the filesystem that is copied"));
+    let folders = [Some(folder_of(&target.path)), map.map(folder_of)];
+    let mut written: Vec<u64> = Vec::new();
+    for folder in folders.into_iter().flatten() {
+        written.extend(std::fs::metadata(folder).map(|meta| meta.dev()));
+    }
+    // What we print may go to a file.
+    written.extend(rustix::fs::fstat(std::io::stdout()).map(|status| status.st_dev));
+    written.extend(rustix::fs::fstat(std::io::stderr()).map(|status| status.st_dev));
+    if written.contains(&std::fs::metadata(&mount.point)?.dev()) {
+        return Err(Error::new(
+            Kind::Refused,
+            "the copy (or what is printed) would be written to the filesystem that is copied",
+        ));
     }
     Frozen::freeze(mount)
 }

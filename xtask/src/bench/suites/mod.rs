@@ -2,10 +2,11 @@
 //! in [`all`].
 
 mod images;
+mod whole;
 
 use super::case::Suite;
 
 /// In the order of the page.
 pub(super) fn all() -> Vec<Suite> {
-    vec![images::suite()]
+    vec![images::suite(), whole::suite()]
 }
