@@ -12,8 +12,18 @@ pub(crate) fn all(arguments: &[String]) -> Outcome {
 /// The crash simulator on all workloads, for at least so many states.
 pub(crate) fn crash(arguments: &[String]) -> Outcome {
     let states = arguments.first().map_or("1000000", String::as_str);
+    crash_tests(&["--workspace", "--test", "crash*", "--test", "ext_crash"], states)
+}
+
+/// The same for ext2, ext3 and ext4 alone.
+pub(crate) fn crash_ext(arguments: &[String]) -> Outcome {
+    let states = arguments.first().map_or("100000", String::as_str);
+    crash_tests(&["--package", "disksmith-filesystems", "--test", "ext_crash"], states)
+}
+
+fn crash_tests(what: &[&str], states: &str) -> Outcome {
     release_tests(
-        &["--workspace", "--test", "crash*", "--test", "ext_crash"],
+        what,
         &["--".into(), "--nocapture".into()],
         &[("DISKSMITH_LONG", "1"), ("DISKSMITH_CRASH_STATES", states)],
     )

@@ -2,8 +2,11 @@
 
 mod bench;
 mod boot;
+mod coverage;
 mod faults;
+mod locks;
 mod long;
+mod mutants;
 mod oracles;
 mod test;
 mod tidy;
@@ -25,7 +28,15 @@ const CHORES: &[Chore] = &[
     ("boot", "boot disks made by build in QEMU: cargo xtask boot [RECIPE…]", boot::run),
     ("long", "run every test with its full matrix (hours)", long::all),
     ("faults", "fail every n-th system call, kill, fill disks: cargo xtask faults", faults::run),
+    ("coverage", "lines that tests reach: cargo xtask coverage [crash]", coverage::run),
+    ("locks", "who may use an image beside whom: cargo xtask locks [quick]", locks::run),
+    (
+        "mutants",
+        "the program on mutated images, under limits: cargo xtask mutants [N]",
+        mutants::run,
+    ),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
+    ("crash-ext", "the same for ext alone: cargo xtask crash-ext [STATES]", long::crash_ext),
 ];
 
 fn main() -> ExitCode {

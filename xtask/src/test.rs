@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use crate::{Outcome, oracles, root, succeed, tidy};
+use crate::{Outcome, faults, locks, oracles, root, succeed, tidy};
 
 /// Installs the oracles, checks the tree's own rules, then runs every test: with nextest where
 /// it is installed, with cargo's own runner otherwise. Further arguments go to the runner.
+/// At the end, the small sets of faults and locks with the program that the tests built.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     oracles::run(&[])?;
     tidy::run(&[])?;
@@ -26,5 +27,6 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         // nextest leaves the examples in the documentation out.
         succeed(Command::new(&cargo).args(["test", "--workspace", "--doc"]).current_dir(root()))?;
     }
-    Ok(())
+    faults::run(&["quick".to_string()])?;
+    locks::run(&["quick".to_string()])
 }

@@ -163,3 +163,63 @@ fn nothing_is_written_outside_of_the_target() {
     assert!(!ours(&["ls", &at("/")]).contains('\u{1b}'));
     assert!(ours(&["ls", &at("/")]).contains("x\\u{1b}[31m\\n\n"));
 }
+
+#[test]
+fn mkfs_makes_an_image_of_the_right_size() {
+    let scratch = Scratch::new();
+    let tree = scratch.folder("tree");
+    awkward(&tree);
+    let expected = walk(Path::new(&tree));
+    let archive = scratch.text("tree.tar");
+    let all = ["--xattrs", "--xattrs-include=*", "--acls", "--format=pax", "--sparse"];
+    succeed("tar", &[&all[..], &["-cf", &archive, "-C", &tree, "."]].concat());
+    for (name, from) in [("a.qcow2", &tree), ("b.raw", &archive)] {
+        let image = scratch.text(name);
+        ours(&["mkfs", &image, "--type", "ext4", "-b", "4096", "--from", from, "--size", "auto"]);
+        let raw = scratch.text("copy.raw");
+        succeed("qemu-img", &["convert", "-O", "raw", &image, &raw]);
+        clean(&raw);
+        // The files are 3 MB, in 700 blocks at least; journal and tables come to that.
+        let length = std::fs::metadata(&raw).unwrap().len();
+        assert!(length < 16 << 20, "{length}");
+        assert_same(&expected, &by_kernel(&scratch, &raw, walk));
+    }
+    // A stream that can be read once, and an image that cannot be made.
+    let image = scratch.text("c.img");
+    let program = env!("CARGO_BIN_EXE_disksmith");
+    let script = r#"cat "$1" | "$2" mkfs "$3" --from - --size auto"#;
+    succeed("bash", &["-c", script, "", &archive, program, &image]);
+    clean(&image);
+    let refusal = refused(&["mkfs", &scratch.text("d.img"), "--from", &tree, "--size", "1M"]);
+    assert!(refusal.contains("d.img") && !scratch.path("d.img").exists(), "{refusal}");
+}
+
+#[test]
+fn mkfs_takes_what_mke2fs_takes() {
+    let scratch = Scratch::new();
+    let image = scratch.file("a.img", 64 << 20);
+    let seed = "01020304-0506-0708-090a-0b0c0d0e0f10";
+    let extended = format!(
+        "stride=16,stripe_width=64,lazy_itable_init=0,hash_seed={seed},root_owner=1000:100"
+    );
+    let arguments = ["-t", "ext3", "-b", "1024", "-I", "128", "-J", "size=2", "-L", "here", "-m", "1"];
+    ours(&[&["mkfs", &image, "-E", &extended], &arguments[..]].concat());
+    clean(&image);
+    let said = succeed("dumpe2fs", &["-h", &image]);
+    for line in [
+        "Filesystem volume name:   here",
+        "Inode size:\t          128",
+        "Reserved block count:     655",
+        "RAID stride:              16",
+        "RAID stripe width:        64",
+        &format!("Directory Hash Seed:      {seed}"),
+        "Total journal blocks:     2048",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    let root = ours(&["stat", &format!("{image}::/")]);
+    assert!(root.contains("Uid: 1000  Gid: 100"), "{root}");
+    for wrong in [["-E", "stride=x"], ["-T", "none"], ["-J", "device=/dev/sda"], ["-O", "^extent"]] {
+        refused(&[&["mkfs", "--force", &image][..], &wrong[..]].concat());
+    }
+}

@@ -1,4 +1,4 @@
-//! The guide's chapter 1 as a whole, and its examples one by one.
+//! The guide as a whole, and the examples of its chapter 1 one by one.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -27,6 +27,13 @@ fn the_tour_ends_well() {
         "Example 1.5",
         "Image committed.",
         "Images are identical.",
+        "Example 2.2",
+        "new      disk1.raw: 1 GiB long, 0 B of it on disk",
+        "255 heads, 63 sectors/track, 130 cylinders",
+        "Disk identifier: 0x000e44e8",
+        "bytes 440 to 442, 510 to 511",
+        "disk1.raw1               1         130     1044193+  83  Linux",
+        "63 2088449 2088387",
         "The tour is over",
     ] {
         assert!(text.contains(words), "no '{words}' in:\n{text}");

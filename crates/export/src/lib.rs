@@ -13,6 +13,7 @@ mod privileges;
 mod reply;
 mod session;
 mod tree;
+mod workers;
 
 pub use fuser::Filesystem as FuseFilesystem;
 

@@ -1,36 +1,30 @@
 //! A tree of files as a FUSE mount.
 //!
 //! The kernel is the only one who changes the tree while it is mounted, so it may cache
-//! everything for ever: names, attributes, directories, data (written back later, as for a
-//! filesystem of its own). Files need no handles; "open" and "flush" are answered once with
-//! "not implemented", after which the kernel does not ask any more.
+//! everything for ever: names, attributes, directories, data. What is written comes at once: written
+//! back later, each file that is closed would cost a request for its times and a wait more. Files
+//! need no handles; "open" and "flush" are answered once with "not implemented", after which the
+//! kernel does not ask any more.
+
+mod requests;
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use disksmith_disk::Error;
 use disksmith_filesystems::{
-    Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem as Tree, NewFile, Rename,
-    Seek, acl, errors,
+    Attributes, Changes, Device, Entry, FileKind, Filesystem as Tree, NewFile, acl, errors,
 };
-use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
-};
+use fuser::{Generation, INodeNo, ReplyEmpty, ReplyEntry, Request};
 
-use crate::convert::{
-    attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
-};
+use crate::convert::attributes;
 use crate::privileges;
-use crate::reply::{Answer, KEEP, MAX_REQUEST, configure, errno, sized, statistics};
+use crate::reply::Answer;
 use crate::session::PROCESS_XATTR;
+use crate::workers::{Pace, Workers};
 
 /// Changes wait at most so long before they are made durable.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
@@ -47,6 +41,8 @@ pub struct TreeMount {
     changed: Arc<AtomicBool>,
     root: u64,
     checked: bool,
+    workers: Workers,
+    pace: Arc<Pace>,
 }
 
 impl TreeMount {
@@ -55,7 +51,14 @@ impl TreeMount {
     /// mount may all.
     pub fn new(tree: Arc<dyn Tree>, checked: bool) -> Self {
         let root = tree.root();
-        Self { tree, changed: Arc::default(), root, checked }
+        Self {
+            tree,
+            changed: Arc::default(),
+            root,
+            checked,
+            workers: Workers::default(),
+            pace: Arc::default(),
+        }
     }
 
     /// Makes changes durable now and then, as long as the mount lives.
@@ -136,15 +139,6 @@ impl TreeMount {
         self.tree.attributes(made.inode)
     }
 
-    /// Sets attributes; privileges go where they must.
-    fn change(&self, inode: u64, mut changes: Changes, root: bool) -> Result<Attributes, Error> {
-        if changes.uid.is_some() || changes.gid.is_some() || changes.size.is_some() {
-            let found = self.tree.attributes(inode)?;
-            changes.mode = privileges::drop_with(&changes, &found, root).or(changes.mode);
-        }
-        self.tree.set_attributes(inode, &changes)
-    }
-
     fn drop_privileges(&self, inode: u64) -> Result<(), Error> {
         let mode = self.tree.attributes(inode)?.mode;
         let mode = Some(privileges::drop_from(mode)).filter(|dropped| *dropped != mode);
@@ -181,468 +175,21 @@ impl TreeMount {
     }
 }
 
-impl Filesystem for TreeMount {
-    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wishes = [
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_WRITEBACK_CACHE,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_NO_OPEN_SUPPORT,
-            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-        ];
-        configure(config, &wishes);
-        // To the kernel it means that permissions are checked, too.
-        if self.checked {
-            let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
-        }
-        if !self.tree.read_only() {
-            self.commit_regularly();
-        }
-        Ok(())
+/// Sets attributes; privileges go where they must, and access lists follow the mode.
+fn change(
+    tree: &dyn Tree,
+    inode: u64,
+    mut changes: Changes,
+    root: bool,
+) -> Result<Attributes, Error> {
+    let mode = changes.mode;
+    if changes.uid.is_some() || changes.gid.is_some() || changes.size.is_some() {
+        let found = tree.attributes(inode)?;
+        changes.mode = privileges::drop_with(&changes, &found, root).or(mode);
     }
-
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.tree.lookup(self.inode(parent), name.as_bytes()) {
-            // Kept as well: that there is no such name.
-            Err(error) if disksmith_filesystems::errno(&error) == libc::ENOENT => {
-                reply.entry(&KEEP, &new_attributes(INodeNo(0)), Generation(0));
-            }
-            found => self.entry(reply, found),
-        }
+    let found = tree.set_attributes(inode, &changes)?;
+    if let Some(mode) = mode {
+        acl::follow_mode(tree, inode, mode)?;
     }
-
-    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        if !self.is_root(ino) {
-            // Nobody waits for an answer; what is not freed now is when the disk is next opened.
-            let _ = self.tree.release(ino.0, nlookup);
-        }
-    }
-
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        reply.answer(self.tree.attributes(self.inode(ino)).map(|found| attributes(&found)));
-    }
-
-    fn setattr(
-        &self,
-        req: &Request,
-        ino: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
-        crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<fuser::BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        let changes = Changes {
-            mode: mode.map(|mode| (mode & 0o7777) as u16),
-            uid,
-            gid,
-            size,
-            accessed: atime.map(from_time_or_now),
-            modified: mtime.map(from_time_or_now),
-            changed: ctime.map(from_system_time),
-            created: crtime.map(from_system_time),
-            flags: None,
-            project: None,
-        };
-        self.touch();
-        let inode = self.inode(ino);
-        let done = self.change(inode, changes, req.uid() == 0).and_then(|found| {
-            if let Some(mode) = changes.mode {
-                acl::follow_mode(&*self.tree, inode, mode)?;
-            }
-            Ok(found)
-        });
-        reply.answer(done.map(|found| attributes(&found)));
-    }
-
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        reply.answer(self.tree.read_link(self.inode(ino)));
-    }
-
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
-        let kind = match mode & 0o170_000 {
-            0 => Some(FileKind::Regular),
-            _ => FileKind::from_mode((mode & 0o170_000) as u16),
-        };
-        match kind {
-            Some(kind) => {
-                self.entry(
-                    reply,
-                    self.make(req, parent, name, (kind, mode, umask, node_device(rdev))),
-                );
-            }
-            None => reply.error(Errno::EINVAL),
-        }
-    }
-
-    fn mkdir(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        reply: ReplyEntry,
-    ) {
-        let new = (FileKind::Directory, mode, umask, Device::default());
-        self.entry(reply, self.make(req, parent, name, new));
-    }
-
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.done(reply, self.tree.unlink(self.inode(parent), name.as_bytes()));
-    }
-
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.done(reply, self.tree.remove_directory(self.inode(parent), name.as_bytes()));
-    }
-
-    fn symlink(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        link_name: &OsStr,
-        target: &Path,
-        reply: ReplyEntry,
-    ) {
-        self.touch();
-        let made = self.tree.symlink(
-            self.inode(parent),
-            link_name.as_bytes(),
-            target.as_os_str().as_bytes(),
-            req.uid(),
-            req.gid(),
-        );
-        self.entry(reply, made);
-    }
-
-    fn rename(
-        &self,
-        _req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        newparent: INodeNo,
-        newname: &OsStr,
-        flags: RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        let how = match flags {
-            flags if flags.is_empty() => Rename::Replace,
-            RenameFlags::RENAME_NOREPLACE => Rename::NoReplace,
-            RenameFlags::RENAME_EXCHANGE => Rename::Exchange,
-            RenameFlags::RENAME_WHITEOUT => Rename::Whiteout,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        let (from, to) = (self.inode(parent), self.inode(newparent));
-        self.done(reply, self.tree.rename(from, name.as_bytes(), to, newname.as_bytes(), how));
-    }
-
-    fn link(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        newparent: INodeNo,
-        newname: &OsStr,
-        reply: ReplyEntry,
-    ) {
-        self.touch();
-        let made = self.tree.link(self.inode(ino), self.inode(newparent), newname.as_bytes());
-        self.entry(reply, made);
-    }
-
-    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn create(
-        &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        // The kernel then makes the node and opens it, which for us is one request less.
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn read(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        crate::buffer::with(size.min(MAX_REQUEST) as usize, |buffer| {
-            let read = self.tree.read(self.inode(ino), offset, buffer);
-            reply.answer(read.map(|length| &buffer[..length.min(buffer.len())]));
-        });
-    }
-
-    fn write(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: u64,
-        data: &[u8],
-        write_flags: WriteFlags,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        self.touch();
-        let inode = self.inode(ino);
-        let written = self.tree.write(inode, offset, data).and_then(|()| {
-            match write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-                true => self.drop_privileges(inode),
-                false => Ok(()),
-            }
-        });
-        reply.answer(written.map(|()| data.len()));
-    }
-
-    fn flush(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn fsync(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        reply.answer(self.tree.fsync(self.inode(ino)));
-    }
-
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // From then on the kernel keeps directories as it does without being told.
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn readdir(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        let entries = match self.batch(self.inode(ino), offset) {
-            Ok(entries) => entries,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        for entry in entries {
-            let kind = match entry.kind {
-                Some(kind) => kind,
-                None => match self.tree.attributes(entry.inode) {
-                    Ok(found) => found.kind,
-                    Err(_) => continue,
-                },
-            };
-            let name = OsStr::from_bytes(&entry.name);
-            if reply.add(INodeNo(entry.inode), entry.cookie, file_type(kind), name) {
-                break;
-            }
-        }
-        reply.ok();
-    }
-
-    fn readdirplus(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        let entries = match self.batch(self.inode(ino), offset) {
-            Ok(entries) => entries,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        for entry in entries {
-            let dots = entry.name == b"." || entry.name == b"..";
-            let name = OsStr::from_bytes(&entry.name);
-            // An inode that cannot be read does not hide its neighbours: the name is told
-            // without attributes, and looking at it then fails. Dots are not looked up either.
-            let found = if dots { None } else { self.tree.attributes(entry.inode).ok() };
-            let full = match found {
-                Some(found) => {
-                    self.tree.hold(found.inode);
-                    let generation = Generation(u64::from(found.generation));
-                    let attributes = attributes(&found);
-                    let node = INodeNo(found.inode);
-                    let full = reply.add(node, entry.cookie, name, &KEEP, &attributes, generation);
-                    if full {
-                        let _ = self.tree.release(found.inode, 1);
-                    }
-                    full
-                }
-                None => {
-                    let mut attributes = new_attributes(INodeNo(entry.inode));
-                    attributes.kind = entry.kind.map_or(fuser::FileType::Directory, file_type);
-                    let none = INodeNo(0);
-                    reply.add(none, entry.cookie, name, &Duration::ZERO, &attributes, Generation(0))
-                }
-            };
-            if full {
-                break;
-            }
-        }
-        reply.ok();
-    }
-
-    fn fsyncdir(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        reply.answer(self.tree.fsync(self.inode(ino)));
-    }
-
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        statistics(reply, self.tree.statistics());
-    }
-
-    fn setxattr(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        let exists = match flags {
-            libc::XATTR_CREATE => Some(false),
-            libc::XATTR_REPLACE => Some(true),
-            _ => None,
-        };
-        let (inode, name) = (self.inode(ino), name.as_bytes());
-        let set = match name == acl::ACCESS || name == acl::DEFAULT {
-            true => acl::set(&*self.tree, inode, name, value),
-            false => self.tree.set_xattr(inode, name, value, exists),
-        };
-        self.done(reply, set);
-    }
-
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.xattr_value(ino, name));
-    }
-
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let list = self.tree.xattrs(self.inode(ino)).map(|names| {
-            let mut list = Vec::new();
-            for name in names {
-                list.extend(name);
-                list.push(0);
-            }
-            list
-        });
-        sized(reply, size, list);
-    }
-
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.done(reply, self.tree.remove_xattr(self.inode(ino), name.as_bytes()));
-    }
-
-    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        // Asked only when the kernel does not check modes: the owner of the image may all.
-        reply.ok();
-    }
-
-    fn ioctl(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _flags: IoctlFlags,
-        cmd: u32,
-        in_data: &[u8],
-        _out_size: u32,
-        reply: ReplyIoctl,
-    ) {
-        match self.flags(self.inode(ino), cmd, in_data) {
-            Ok(answer) => reply.ioctl(0, &answer),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    fn fallocate(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: u64,
-        length: u64,
-        mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
-        let how = match mode & !libc::FALLOC_FL_KEEP_SIZE {
-            0 => Fallocate::Allocate { keep_size },
-            libc::FALLOC_FL_PUNCH_HOLE if keep_size => Fallocate::PunchHole,
-            libc::FALLOC_FL_ZERO_RANGE => Fallocate::ZeroRange { keep_size },
-            _ => return reply.error(Errno::EOPNOTSUPP),
-        };
-        self.done(reply, self.tree.fallocate(self.inode(ino), offset, length, how));
-    }
-
-    fn lseek(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
-        let what = match whence {
-            libc::SEEK_DATA => Seek::Data,
-            libc::SEEK_HOLE => Seek::Hole,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        reply.answer(self.tree.seek(self.inode(ino), offset, what));
-    }
+    Ok(found)
 }

@@ -200,4 +200,56 @@ mod tests {
         first.lock(LockSet::NONE).unwrap();
         second.lock(writer).unwrap();
     }
+
+    /// Locks belong to open file descriptions, so threads with descriptors of their own stand
+    /// for processes.
+    #[test]
+    fn of_two_writers_that_start_together_at_most_one_wins() {
+        use std::sync::Barrier;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        // Each loser looks through /proc for who holds the image.
+        let starts = if std::env::var_os("DISKSMITH_LONG").is_some() { 10_000 } else { 400 };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer = LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize]);
+        let barrier = Barrier::new(2);
+        let (won, both) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..starts {
+                        let disk = open(file.path());
+                        barrier.wait();
+                        let mine = disk.lock(writer).is_ok();
+                        let before = if mine { won.fetch_add(1, Ordering::SeqCst) } else { 0 };
+                        both.fetch_add(before, Ordering::SeqCst);
+                        barrier.wait();
+                        won.store(0, Ordering::SeqCst);
+                        drop(disk);
+                        barrier.wait();
+                    }
+                });
+            }
+        });
+        assert_eq!(both.into_inner(), 0, "both held the image at one time");
+    }
+
+    #[test]
+    fn closing_another_descriptor_of_the_file_leaves_the_locks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer = LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize]);
+        let (holder, other) = (open(file.path()), open(file.path()));
+        holder.lock(writer).unwrap();
+        // POSIX' own locks would go with any descriptor of the file, and with a copy's end.
+        drop(std::fs::File::open(file.path()).unwrap());
+        drop(holder.file().try_clone().unwrap());
+        let status = std::process::Command::new("true").status().unwrap();
+        assert!(status.success());
+        assert!(other.lock(writer).is_err());
+        let copy = holder.file().try_clone().unwrap();
+        drop(holder);
+        assert!(other.lock(writer).is_err(), "the copy holds them still");
+        drop(copy);
+        other.lock(writer).unwrap();
+    }
 }

@@ -57,9 +57,11 @@ impl NewFile {
     pub fn publish(mut self) -> Result<()> {
         self.disk.flush()?;
         self.disk.file().sync_all()?;
+        // Opened first: once the file has its name, as little as possible may fail.
+        let folder = open_parent(&self.target)?;
         name(&self.temporary, &self.target)?;
         self.published = true;
-        sync_parent(&self.target)
+        folder.sync_all().context("Could not sync the directory")
     }
 }
 
@@ -70,8 +72,9 @@ pub fn publish(file: &Path, target: &Path) -> Result<()> {
         .and_then(|file| file.sync_all())
         .with_context(|| format!("Could not sync '{}'", file.display()))?;
     let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+    let folder = open_parent(&target)?;
     name(file, &target)?;
-    sync_parent(&target)
+    folder.sync_all().context("Could not sync the directory")
 }
 
 fn name(file: &Path, target: &Path) -> Result<()> {
@@ -90,13 +93,13 @@ impl Drop for NewFile {
     }
 }
 
-/// Makes the directory entry of `path` durable.
-pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+/// The directory that holds `path`.
+fn open_parent(path: &Path) -> Result<File> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(parent).and_then(|folder| folder.sync_all()).context("Could not sync the directory")
+    File::open(parent).context("Could not open the directory to sync it")
 }
 
 #[cfg(test)]

@@ -230,7 +230,13 @@ impl Opener<'_> {
             OpenMode::Inspect => OpenMode::Inspect,
             _ => OpenMode::Read,
         };
-        let backing = self.node(&below, mode, true).context("Could not open backing file")?;
+        let backing = self
+            .node(&below, mode, true)
+            .map_err(|error| {
+                let (below, above) = (&below.shown, &node.shown);
+                error.with_hint(format!("'{below}' is the backing file of '{above}'."))
+            })
+            .context("Could not open backing file")?;
         node.image.attach_backing(Some(backing.image.clone()))?;
         node.backing = Some(Arc::new(backing));
         Ok(())

@@ -91,7 +91,7 @@ pub struct DdRequest<'a> {
 pub fn dd(request: &DdRequest<'_>, observer: &dyn Observer) -> Result<()> {
     let DdPlan { from, to, length, .. } = request.plan;
     let target = request.target;
-    if to.checked_add(length).is_none_or(|end| end > target.size()) {
+    if length > 0 && to.checked_add(length).is_none_or(|end| end > target.size()) {
         return Err(Error::new(Kind::InvalidInput, "the target is too small"));
     }
     copy(request.source, request.plan, request.conv, observer, &|piece, at| {

@@ -131,7 +131,10 @@ pub struct Partition {
 impl Partition {
     /// The last sector.
     pub fn end(&self) -> u64 {
-        self.start.saturating_add(self.sectors).saturating_sub(1)
+        match self.sectors {
+            0 => self.start.saturating_sub(1),
+            sectors => self.start.saturating_add(sectors - 1),
+        }
     }
 
     /// The sector after the last one.

@@ -133,8 +133,11 @@ fn last(states: &Sector) -> &[u32] {
 }
 
 fn holds(bytes: &[u8], write: u32, sector: u64) -> bool {
-    let wanted = if write == 0 { [0; 8] } else { tag(write, sector).to_le_bytes() };
-    bytes.chunks(8).all(|piece| piece == &wanted[..piece.len()])
+    let wanted = if write == 0 { 0 } else { tag(write, sector) };
+    // The disk's last sector may be cut short.
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().all(|word| u64::from_le_bytes(*word) == wanted)
+        && rest == &wanted.to_le_bytes()[..rest.len()]
 }
 
 fn origin(bytes: &[u8]) -> String {

@@ -22,6 +22,8 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Where the fields of those inputs lie, for the structure-aware mutator.
     pub fields: &'static [Field],
+    /// Makes the checksums of a mutant right again; the mutator does so for every other one.
+    pub fix: Option<fn(&mut [u8])>,
 }
 
 /// All targets.
@@ -29,6 +31,18 @@ pub const TARGETS: &[Target] = &[
     targets::text::SIZES,
     targets::text::OPTIONS,
     targets::text::NAMES,
+    targets::text::ADDRESSES,
+    targets::text::TAR,
+    targets::tables::MBR,
+    targets::tables::GPT,
+    targets::tables::MBR_EDIT,
+    targets::tables::GPT_EDIT,
+    targets::tables::SCRIPT,
+    targets::tables::PROBE,
+    targets::ext::WALK,
+    targets::ext::CHECK,
+    targets::ext::JOURNAL,
+    targets::ext::CHANGE,
     targets::codec::INFLATE,
     targets::codec::ZSTD,
     targets::luks::HEADER,

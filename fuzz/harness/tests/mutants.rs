@@ -71,7 +71,10 @@ fn mutants(target: &Target, inputs: u64, seed: u64, faults: &mut Vec<String>) {
         }
         let mut rng = Rng::new(seed << 32 | number);
         let seed_data: &Vec<u8> = rng.pick(&seeds);
-        let data = mutate::mutant(seed_data, target.fields, &mut rng);
+        let mut data = mutate::mutant(seed_data, target.fields, &mut rng);
+        if let (Some(fix), true) = (target.fix, rng.one_in(2)) {
+            fix(&mut data);
+        }
         if let Err(why) = attempt(target, &data) {
             let kept =
                 std::env::temp_dir().join(format!("disksmith-{}-{seed}-{number}", target.name));

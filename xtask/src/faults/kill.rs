@@ -4,21 +4,40 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Bench, Sum, leftover};
+use disksmith_testkit::Rng;
+
+use super::{Sum, Template, leftover};
 use crate::Outcome;
 use crate::faults::cases::Case;
 
-/// Times per case and signal.
+/// Times per signal for the commands that change or make the most …
+const MANY_TIMES: u32 = 500;
+/// … and for the others.
 const TIMES: u32 = 25;
+const MANY: &[&str] = &[
+    "convert-raw-qcow2-4k",
+    "commit",
+    "rebase-none",
+    "resize-shrink",
+    "snapshot-create",
+    "snapshot-apply",
+    "snapshot-delete",
+    "check-repair",
+    "amend-refcounts",
+];
 
 /// SIGKILL, SIGTERM and SIGINT at times spread over a whole run's length. After SIGKILL a
-/// temporary file may stay; after the others nothing may.
+/// temporary file may stay; after the others nothing may. `DISKSMITH_KILLS` sets how often.
 pub(crate) fn at_random_times(program: &Path, case: &Case, sum: &mut Sum) -> Outcome {
-    let whole = duration(program, case)?;
+    let template = Template::new(program, case)?;
+    let whole = duration(&template)?;
+    let asked = std::env::var("DISKSMITH_KILLS").ok().and_then(|text| text.parse().ok());
+    let times = asked.unwrap_or(if MANY.contains(&case.name) { MANY_TIMES } else { TIMES });
+    let mut rng = Rng::new(1);
     for signal in ["KILL", "TERM", "INT"] {
-        for time in 0..TIMES {
-            let bench = Bench::new(program, case)?;
-            let wait = whole.mul_f64(f64::from(time) / f64::from(TIMES));
+        for _ in 0..times {
+            let bench = template.bench()?;
+            let wait = whole.mul_f64(rng.below(1100) as f64 / 1000.0);
             let mut child = Command::new(bench.path("disksmith"))
                 .args(case.command.split_whitespace())
                 .current_dir(bench.folder.path())
@@ -48,9 +67,15 @@ pub(crate) fn at_random_times(program: &Path, case: &Case, sum: &mut Sum) -> Out
     Ok(())
 }
 
-fn duration(program: &Path, case: &Case) -> Result<Duration, String> {
-    let bench = Bench::new(program, case)?;
-    let start = Instant::now();
-    bench.run(None)?;
-    Ok(start.elapsed())
+/// The middle one of five runs.
+fn duration(template: &Template<'_>) -> Result<Duration, String> {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let bench = template.bench()?;
+        let start = Instant::now();
+        bench.run(None)?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[2])
 }

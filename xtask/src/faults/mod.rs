@@ -8,30 +8,45 @@
 
 mod cases;
 mod kill;
+mod short;
 mod space;
+mod vanish;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::{Outcome, root, succeed};
 use cases::{CASES, Case};
 
-/// System calls that are made to fail, and how.
+/// System calls that are made to fail, and how. One at a time: strace counts each by itself.
 const CALLS: &[(&str, &[&str])] = &[
     ("openat", &["EMFILE", "EACCES"]),
-    ("pread64,preadv,read", &["EIO", "EINTR"]),
-    ("pwrite64,pwritev,write", &["EIO", "ENOSPC", "EDQUOT", "EINTR"]),
-    ("fsync,fdatasync", &["EIO", "ENOSPC"]),
+    ("pread64", &["EIO", "EINTR"]),
+    ("preadv", &["EIO", "EINTR"]),
+    ("read", &["EIO", "EINTR"]),
+    ("pwrite64", &["EIO", "ENOSPC", "EDQUOT", "EINTR"]),
+    ("pwritev", &["EIO", "ENOSPC", "EDQUOT", "EINTR"]),
+    ("write", &["EIO", "ENOSPC", "EINTR"]),
+    ("fsync", &["EIO", "ENOSPC"]),
+    ("fdatasync", &["EIO", "ENOSPC"]),
     ("ftruncate", &["EFBIG", "EIO"]),
     ("fallocate", &["ENOSPC", "EOPNOTSUPP", "EIO"]),
-    ("rename,renameat,renameat2", &["EIO", "EACCES"]),
+    ("copy_file_range", &["EIO", "ENOSPC", "EXDEV"]),
+    ("rename", &["EIO", "EACCES"]),
+    ("renameat2", &["EIO", "EACCES"]),
     ("lseek", &["EINVAL"]),
     ("fcntl", &["EAGAIN"]),
 ];
 /// A run that takes longer hangs.
 const MAX_TIME: Duration = Duration::from_secs(10);
+/// Faults shown of one case and kind.
+const MAX_SHOWN: usize = 6;
+/// The cases of the quick run.
+const QUICK: &[&str] =
+    &["create-qcow2", "convert-raw-qcow2", "convert-chain", "snapshot-create", "commit", "check"];
 /// The n-th call for n up to this; a command with more is sampled beyond.
 const MAX_INDEX: u32 = 400;
 
@@ -43,28 +58,49 @@ struct Sum {
     faults: Vec<String>,
 }
 
-/// `cargo xtask faults [calls|kill|space] [CASE]`: all three kinds by default.
+/// The errors of [`CALLS`] that are tried: all, or one each.
+static ERRORS: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// A kind of fault, and how a case meets it.
+type Kind = (&'static str, fn(&Path, &Case, &mut Sum) -> Outcome);
+
+const KINDS: &[Kind] = &[
+    ("calls", fail_calls),
+    ("short", short::every_nth),
+    ("kill", kill::at_random_times),
+    ("space", space::step_by_step),
+];
+
+/// `cargo xtask faults [calls|short|kill|space|vanish|quick] [CASE]`: all kinds by default;
+/// `quick` is failing calls, one error each, for six command lines.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let program = build()?;
     let kind = arguments.first().map_or("all", String::as_str);
+    let program = build(kind != "quick")?;
     let only = arguments.get(1).map(String::as_str);
-    let cases: Vec<&Case> =
-        CASES.iter().filter(|case| only.is_none_or(|name| name == case.name)).collect();
     let start = Instant::now();
     let mut sum = Sum::default();
-    for case in cases {
-        let before = (sum.runs, sum.struck);
-        if matches!(kind, "all" | "calls") {
-            fail_calls(&program, case, &mut sum)?;
+    if matches!(kind, "all" | "vanish") {
+        vanish::inputs(&program, &mut sum)?;
+    }
+    if kind == "quick" {
+        ERRORS.store(1, Ordering::Relaxed);
+    }
+    for (name, meet) in KINDS {
+        let quick = kind == "quick" && *name == "calls";
+        if !quick && kind != "all" && kind != *name {
+            continue;
         }
-        if matches!(kind, "all" | "kill") {
-            kill::at_random_times(&program, case, &mut sum)?;
+        let (runs, struck) = (sum.runs, sum.struck);
+        for case in CASES.iter().filter(|case| only.is_none_or(|name| name == case.name)) {
+            if quick && !QUICK.contains(&case.name) {
+                continue;
+            }
+            let before = (sum.runs, sum.struck);
+            meet(&program, case, &mut sum)?;
+            let (runs, struck) = (sum.runs - before.0, sum.struck - before.1);
+            println!("{name:6} {:24} {runs:6} runs, {struck:6} faults met", case.name);
         }
-        if matches!(kind, "all" | "space") {
-            space::step_by_step(&program, case, &mut sum)?;
-        }
-        let (runs, struck) = (sum.runs - before.0, sum.struck - before.1);
-        println!("{:24} {runs:6} runs, {struck:6} faults met", case.name);
+        println!("{name}: {} runs, {} faults met", sum.runs - runs, sum.struck - struck);
     }
     println!(
         "{} runs, {} faults met, {} failures, {:.0} s",
@@ -79,39 +115,98 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     }
 }
 
-fn build() -> Result<PathBuf, String> {
+/// Builds the program; answers where it is. `DISKSMITH_PROGRAM` names a built one. For the small
+/// sets it is the one of the tests, otherwise one as it is released.
+pub(crate) fn build(release: bool) -> Result<PathBuf, String> {
+    if let Some(program) = std::env::var_os("DISKSMITH_PROGRAM") {
+        return Ok(program.into());
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "-p", "disksmith"]).current_dir(root());
+    command.args(["build", "-p", "disksmith"]).current_dir(root());
+    if release {
+        command.arg("--release");
+    }
     succeed(&mut command)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
-    Ok(target.join("release/disksmith"))
+    Ok(target.join(if release { "release/disksmith" } else { "debug/disksmith" }))
 }
 
 fn fail_calls(program: &Path, case: &Case, sum: &mut Sum) -> Outcome {
-    for (calls, errors) in CALLS {
-        for error in *errors {
+    let template = Template::new(program, case)?;
+    let before = sum.faults.len();
+    for (call, errors) in CALLS {
+        for error in errors.iter().take(ERRORS.load(Ordering::Relaxed)) {
             for n in 1..=MAX_INDEX {
-                let bench = Bench::new(program, case)?;
+                let bench = template.bench()?;
                 let log = bench.folder.path().join(".trace");
-                let what = format!("{calls}:error={error}:when={n}");
+                let what = format!("{call}:error={error}:when={n}");
                 let output = bench.run(Some((&what, &log)))?;
                 sum.runs += 1;
-                let struck = fs::read_to_string(&log).unwrap_or_default().contains("(INJECTED)");
-                if !struck {
+                let trace = fs::read_to_string(&log).unwrap_or_default();
+                let Some(struck) = trace.lines().find(|line| line.contains("(INJECTED)")) else {
                     break;
-                }
+                };
                 sum.struck += 1;
-                if let Err(why) = bench.judge(&output) {
-                    sum.faults.push(format!("{}: {what}: {why}", case.name));
+                // What could not be told cannot be told.
+                let mute = *call == "write";
+                if let Err(why) = bench.judge(&output, mute) {
+                    sum.faults.push(format!("{}: {what}: {why}\n    {struck}", case.name));
                 }
-                if sum.faults.len() > 40 {
+                if sum.faults.len() > before + MAX_SHOWN {
                     return Ok(());
                 }
             }
         }
     }
     Ok(())
+}
+
+/// A case set up once, to be copied for every run.
+struct Template<'a> {
+    case: &'a Case,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Template<'a> {
+    fn new(program: &Path, case: &'a Case) -> Result<Self, String> {
+        let folder = scratch()?;
+        std::os::unix::fs::symlink(program, folder.path().join("disksmith"))
+            .map_err(|e| e.to_string())?;
+        let output = shell(folder.path(), case.setup)?;
+        match output.status.success() {
+            true => Ok(Self { case, folder }),
+            false => Err(format!("{}: setup: {}", case.name, text(&output))),
+        }
+    }
+
+    fn bench(&self) -> Result<Bench<'a>, String> {
+        self.bench_in(scratch()?)
+    }
+
+    fn bench_in(&self, folder: tempfile::TempDir) -> Result<Bench<'a>, String> {
+        let from = self.folder.path().join(".");
+        succeed(Command::new("cp").arg("-a").args([&from, folder.path()]))?;
+        let untouched = self.case.untouched.iter();
+        let before = untouched.map(|name| fs::read(folder.path().join(name)).ok()).collect();
+        Ok(Bench { case: self.case, folder, before })
+    }
+}
+
+fn scratch() -> Result<tempfile::TempDir, String> {
+    let base = Path::new("/dev/shm");
+    let made = if base.is_dir() { tempfile::tempdir_in(base) } else { tempfile::tempdir() };
+    made.map_err(|e| e.to_string())
+}
+
+fn shell(folder: &Path, script: &str) -> Result<Output, String> {
+    Command::new("bash")
+        .args(["-ec", script])
+        .current_dir(folder)
+        .env("PATH", format!("{}:{}", folder.display(), crate::search_path()))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| e.to_string())
 }
 
 /// A scratch folder in which a case was set up.
@@ -121,36 +216,9 @@ struct Bench<'a> {
     before: Vec<Option<Vec<u8>>>,
 }
 
-impl<'a> Bench<'a> {
-    fn new(program: &Path, case: &'a Case) -> Result<Self, String> {
-        let base = Path::new("/dev/shm");
-        let folder = match base.is_dir() {
-            true => tempfile::tempdir_in(base),
-            false => tempfile::tempdir(),
-        }
-        .map_err(|e| e.to_string())?;
-        let bench = Self { case, folder, before: Vec::new() };
-        std::os::unix::fs::symlink(program, bench.path("disksmith")).map_err(|e| e.to_string())?;
-        let output = bench.shell(case.setup)?;
-        if !output.status.success() {
-            return Err(format!("{}: setup: {}", case.name, text(&output)));
-        }
-        let before = case.untouched.iter().map(|name| fs::read(bench.path(name)).ok()).collect();
-        Ok(Self { before, ..bench })
-    }
-
+impl Bench<'_> {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    fn shell(&self, script: &str) -> Result<Output, String> {
-        Command::new("bash")
-            .args(["-ec", script])
-            .current_dir(self.folder.path())
-            .env("PATH", format!("{}:{}", self.folder.path().display(), crate::search_path()))
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| e.to_string())
     }
 
     /// The command, under strace when something is to fail.
@@ -172,7 +240,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Holds what a failed or finished run left against the rules.
-    fn judge(&self, output: &Output) -> Outcome {
+    fn judge(&self, output: &Output, mute: bool) -> Outcome {
         let said = text(output);
         if said.contains("panicked") || output.status.code() == Some(101) {
             return Err(format!("panic: {said}"));
@@ -181,7 +249,7 @@ impl<'a> Bench<'a> {
             return Err("hangs".into());
         }
         self.judge_files(output.status.success())?;
-        if !output.status.success() && !self.case.refuses && said.trim().is_empty() {
+        if !output.status.success() && !self.case.refuses && !mute && said.trim().is_empty() {
             return Err("failed without a word".into());
         }
         Ok(())
@@ -196,7 +264,12 @@ impl<'a> Bench<'a> {
         if let Some(name) = leftover(self.folder.path()) {
             return Err(format!("{name} was left behind"));
         }
-        self.verify(if success { self.case.right } else { self.case.whole }, success)?;
+        match (success, self.case.whole) {
+            // What a failed command leaves under the target's name is whole.
+            (false, "") if self.path("out").exists() => self.verify(self.case.right, false)?,
+            (false, whole) => self.verify(whole, false)?,
+            (true, _) => self.verify(self.case.right, true)?,
+        }
         if success {
             return Ok(());
         }
@@ -211,7 +284,7 @@ impl<'a> Bench<'a> {
     }
 
     fn verify(&self, script: &str, success: bool) -> Outcome {
-        let output = self.shell(script)?;
+        let output = shell(self.folder.path(), script)?;
         match output.status.success() {
             true => Ok(()),
             false => {

@@ -94,7 +94,7 @@ impl Verb for Mkfs {
         if self.size.as_deref() == Some("auto") {
             fill = fill.repeatable()?;
         }
-        let (size, options) = self.size(options, &fill)?;
+        let (size, options) = self.size(face, options, &fill)?;
         let new = match size {
             Some(size) if address.is_plain() => self.new_image(face, size)?,
             _ => None,
@@ -109,6 +109,7 @@ impl Mkfs {
     /// The size asked for in bytes, and the options that go with it.
     fn size(
         &self,
+        face: &Face,
         options: MakeOptions,
         fill: &Fill,
     ) -> Result<(Option<u64>, MakeOptions), Failure> {
@@ -123,7 +124,7 @@ impl Mkfs {
                 let (size, options) = size_for(&options, &need).with_context(attempt)?;
                 Ok((Some(size), options))
             }
-            Some(text) => Ok((Some(crate::numbers::size("filesystem size", text)?), options)),
+            Some(text) => Ok((Some(crate::numbers::size(face, "filesystem size", text)?), options)),
         }
     }
 
@@ -153,11 +154,17 @@ impl Mkfs {
         let mut settings = self.access.settings(true)?;
         (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
         let opened = open_disk(address, &settings)?;
+<<<<<<< HEAD
         if !self.force {
             refuse_if_used(&*opened.disk)
                 .with_context(|| format!("Could not make a filesystem in '{}'", opened.shown))?;
         }
+=======
+>>>>>>> main
         let attempt = || format!("Could not make a filesystem in '{}'", opened.shown);
+        if !self.force {
+            refuse_if_used(&*opened.disk).with_context(attempt)?;
+        }
         let room = opened.disk.size();
         let mut disk = opened.disk.clone();
         if let Some(size) = size.filter(|size| *size < room) {

@@ -65,6 +65,8 @@ verbs![
     chown::Chown,
     tar::Tar,
     mkfs::Mkfs,
+    fsck::Fsck,
+    label::Label,
     mount::Mount,
     umount::Umount,
     attach::Attach,

@@ -80,6 +80,7 @@ impl Verb for Mount {
         let options = MountOptions {
             kind: format!("{TREE_KIND}{}", tree.type_name()),
             read_only: read_only || tree.read_only(),
+            threads: 1,
             ..options
         };
         let mount = TreeMount::new(tree.clone(), options.default_permissions);

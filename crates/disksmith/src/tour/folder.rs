@@ -2,16 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use disksmith_disk::human_size;
+
+use super::bytes::Bytes;
 
 /// Deepest folder that is looked into.
 const DEPTH: usize = 4;
 
-/// Names with sizes and allocated sizes in bytes.
-#[derive(Debug, Default, Eq, PartialEq)]
-pub(crate) struct Listing(BTreeMap<String, (u64, u64, i64)>);
+/// Names with what was seen of them.
+#[derive(Debug, Default)]
+pub(crate) struct Listing(BTreeMap<String, Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    size: u64,
+    allocated: u64,
+    changed: i64,
+    /// Of raw disks with little data.
+    bytes: Option<Bytes>,
+}
 
 impl Listing {
     /// Looks at all files below `folder`.
@@ -33,7 +44,15 @@ impl Listing {
                 continue;
             }
             let changed = metadata.mtime_nsec() ^ (metadata.mtime() << 30);
-            self.0.insert(name, (metadata.len(), metadata.blocks() * 512, changed));
+            let path: PathBuf = entry.path();
+            let raw = path.extension().is_some_and(|extension| extension == "raw");
+            let seen = Seen {
+                size: metadata.len(),
+                allocated: metadata.blocks() * 512,
+                changed,
+                bytes: if raw { Bytes::read(&path) } else { None },
+            };
+            self.0.insert(name, seen);
         }
     }
 
@@ -45,17 +64,20 @@ impl Listing {
     /// One line per file that is new or has changed: what `ls -lhs` would show of it.
     pub(crate) fn changes_since(&self, before: &Self) -> String {
         let mut text = String::new();
-        for (name, (size, allocated, changed)) in &self.0 {
-            let (size, now) = (human_size(*size), human_size(*allocated));
-            match before.0.get(name) {
-                None => text += &format!("  new      {name}: {size} long, {now} of it on disk\n"),
-                Some((_, old, when)) if when != changed || old != allocated => {
-                    text += &format!(
-                        "  changed  {name}: {size} long, {now} on disk (was {})\n",
-                        human_size(*old)
-                    );
-                }
-                Some(_) => {}
+        for (name, seen) in &self.0 {
+            let (size, now) = (human_size(seen.size), human_size(seen.allocated));
+            let Some(old) = before.0.get(name) else {
+                text += &format!("  new      {name}: {size} long, {now} of it on disk\n");
+                continue;
+            };
+            if old.changed == seen.changed && old.allocated == seen.allocated {
+                continue;
+            }
+            let was = human_size(old.allocated);
+            text += &format!("  changed  {name}: {size} long, {now} on disk (was {was})\n");
+            if let Some((new, old)) = seen.bytes.as_ref().zip(old.bytes.as_ref()) {
+                let changes = new.changes_since(old);
+                text += &changes.map_or_else(String::new, |c| format!("           {c}\n"));
             }
         }
         text

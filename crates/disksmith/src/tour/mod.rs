@@ -1,16 +1,24 @@
 //! The guide as a program: chapters of steps as data, run on a scratch folder.
 
+mod bytes;
 mod chapter1;
+<<<<<<< HEAD
 mod chapter3;
+=======
+mod chapter2;
+>>>>>>> main
 mod folder;
+mod look;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use disksmith_disk::{Context, Disk, Error};
 use disksmith_formats::OpenMode;
 use disksmith_open::{ImageSpec, Settings};
 
 use self::folder::Listing;
+use self::look::Looks;
 use crate::face::{DONE, FAILED, Face, Failure, Outcome};
 
 /// A chapter of the guide.
@@ -38,6 +46,11 @@ pub(crate) struct Step {
 pub(crate) enum Action {
     /// `disksmith` with these arguments.
     Run(&'static [&'static str]),
+    /// The same, as a program of its own: it leaves one in the background, or ends it. Left out
+    /// where there is no FUSE.
+    Serve(&'static [&'static str]),
+    /// The facts of a raw disk are put beside those of earlier looks at it.
+    Look { image: &'static str, column: &'static str },
     /// A folder is made.
     Folder(&'static str),
     /// A file is written.
@@ -46,7 +59,11 @@ pub(crate) enum Action {
     Guest { image: &'static str, format: &'static str, offset: u64, text: &'static str },
 }
 
+<<<<<<< HEAD
 static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER, &chapter3::CHAPTER];
+=======
+static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER, &chapter2::CHAPTER];
+>>>>>>> main
 
 /// Runs all chapters in `folder`, or in a fresh one.
 pub(crate) fn run(face: &Face, folder: Option<PathBuf>) -> Outcome {
@@ -64,7 +81,7 @@ pub(crate) fn run(face: &Face, folder: Option<PathBuf>) -> Outcome {
             here.display()
         ));
     }
-    let mut tour = Tour { face, here: here.clone(), commands: 0 };
+    let mut tour = Tour { face, here: here.clone(), commands: 0, looks: Looks::default() };
     for chapter in CHAPTERS {
         tour.chapter(chapter)?;
     }
@@ -81,6 +98,7 @@ struct Tour<'a> {
     face: &'a Face,
     here: PathBuf,
     commands: usize,
+    looks: Looks,
 }
 
 impl Tour<'_> {
@@ -100,6 +118,15 @@ impl Tour<'_> {
         Ok(())
     }
 
+    fn went(&mut self, status: u8) -> Result<(), Failure> {
+        self.commands += 1;
+        if status == DONE {
+            return Ok(());
+        }
+        self.face.complain(&format!("the tour ends here: status {status}"));
+        Err(Failure::Status(FAILED))
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), Failure> {
         let before = Listing::read(&self.here);
         match &step.action {
@@ -107,11 +134,22 @@ impl Tour<'_> {
                 self.face.print(&format!("$ disksmith {}\n", words.join(" ")));
                 let words: Vec<_> = words.iter().map(|word| (*word).to_string()).collect();
                 let status = crate::native::run(self.face, &words);
-                self.commands += 1;
-                if status != DONE {
-                    self.face.complain(&format!("the tour ends here: status {status}"));
-                    return Err(Failure::Status(FAILED));
-                }
+                self.went(status)?;
+            }
+            Action::Serve(words) if !has_fuse() => {
+                let words = words.join(" ");
+                self.face.print(&format!("(without FUSE, this is left out: disksmith {words})\n"));
+            }
+            Action::Serve(words) => {
+                self.face.print(&format!("$ disksmith {}\n", words.join(" ")));
+                let program = std::env::current_exe().map_err(Error::from)?;
+                let status = Command::new(program).args(*words).status().map_err(Error::from)?;
+                self.went(if status.success() { DONE } else { FAILED })?;
+            }
+            Action::Look { image, column } => {
+                self.face.print(&format!("(looking at {image})\n"));
+                let text = self.looks.look(image, column)?;
+                self.face.print(&text);
             }
             Action::Folder(name) => {
                 self.face.print(&format!("$ mkdir {name}\n"));
@@ -137,6 +175,11 @@ impl Tour<'_> {
         self.face.print("\n");
         Ok(())
     }
+}
+
+/// Whether mounts of our own can be made.
+fn has_fuse() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok()
 }
 
 fn guest_write(image: &str, format: &str, offset: u64, text: &str) -> Result<(), Error> {

@@ -352,7 +352,8 @@ pub(crate) fn read_superblock(
         .with_hint("a backup may be whole: 'disksmith fsck' looks for one"))
 }
 
-fn superblock_is_right(sb: &Superblock) -> bool {
+/// True unless a checksum says otherwise.
+pub(crate) fn superblock_is_right(sb: &Superblock) -> bool {
     sb.s_rev_level() == 0
         || !sb.has_ro(super::features::RoCompat::METADATA_CSUM)
         || sb.s_magic() != super::layout::superblock::MAGIC

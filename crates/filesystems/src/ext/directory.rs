@@ -68,7 +68,7 @@ impl Core {
         Ok(Some((place, block)))
     }
 
-    fn tail_is_right_at(&self, inode: &Inode, block: &[u8], covered: usize, at: usize) -> bool {
+    pub(crate) fn tail_is_right_at(&self, inode: &Inode, block: &[u8], covered: usize, at: usize) -> bool {
         !self.shape.checksums
             || block.get(..covered).is_some_and(|body| {
                 super::checksum::crc32c(self.inode_seed(inode), body) == le32(block, at)
@@ -86,6 +86,16 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Stores the checksum of any block of a directory that was just changed.
+    pub(crate) fn seal_any_directory_block(&mut self, directory: &Inode, place: u64) -> Result<()> {
+        let root = directory.has_flag(flags::INDEX)
+            && self.map(directory, 0, 1).is_ok_and(|run| run.place == Some(place));
+        if root {
+            return self.seal_index_root(directory, place);
+        }
+        self.seal_directory_block(directory, place)
     }
 
     /// Refuses what is no directory or cannot be read.

@@ -48,12 +48,12 @@ impl Extent {
 }
 
 /// A node's header, checked against the room it lies in.
-struct Header {
-    entries: usize,
-    depth: u16,
+pub(crate) struct Header {
+    pub(crate) entries: usize,
+    pub(crate) depth: u16,
 }
 
-fn header(node: &[u8]) -> Result<Header> {
+pub(crate) fn header(node: &[u8]) -> Result<Header> {
     let (entries, most) = (usize::from(le16(node, 2)), usize::from(le16(node, 4)));
     let depth = le16(node, 6);
     if le16(node, 0) != MAGIC || entries > most || 12 + most * 12 > node.len() || depth > DEPTH_MAX
@@ -63,7 +63,7 @@ fn header(node: &[u8]) -> Result<Header> {
     Ok(Header { entries, depth })
 }
 
-fn leaf_entry(node: &[u8], index: usize) -> Extent {
+pub(crate) fn leaf_entry(node: &[u8], index: usize) -> Extent {
     let at = 12 + index * 12;
     let length = u32::from(le16(node, at + 4));
     let unwritten = length > LENGTH_MAX;
@@ -75,7 +75,7 @@ fn leaf_entry(node: &[u8], index: usize) -> Extent {
     }
 }
 
-fn index_entry(node: &[u8], index: usize) -> (u32, u64) {
+pub(crate) fn index_entry(node: &[u8], index: usize) -> (u32, u64) {
     let at = 12 + index * 12;
     (le32(node, at), u64::from(le16(node, at + 8)) << 32 | u64::from(le32(node, at + 4)))
 }
@@ -345,6 +345,48 @@ impl Core {
             self.modify(block)?.copy_from_slice(&node);
         }
         Ok(())
+    }
+
+    /// Writes a tree for `extents` anew, into blocks taken off the end of `spare`; when these do not
+    /// suffice, into new ones.
+    pub(crate) fn rebuild_tree(
+        &mut self,
+        inode: &mut Inode,
+        extents: &[Extent],
+        spare: &mut Vec<u64>,
+    ) -> Result<()> {
+        if extents.len() <= ROOT_ENTRIES {
+            set_root(inode, 0, &extents.iter().map(encode_leaf).collect::<Vec<_>>());
+            return Ok(());
+        }
+        let size = self.shape.block_size;
+        let per_node = (size - 12) / 12;
+        let mut nodes: Vec<(u32, Vec<[u8; 12]>)> = extents
+            .chunks(per_node)
+            .map(|chunk| (chunk[0].start, chunk.iter().map(encode_leaf).collect()))
+            .collect();
+        let mut depth = 0;
+        loop {
+            let mut above = Vec::with_capacity(nodes.len());
+            for (start, entries) in &nodes {
+                let block = match spare.pop() {
+                    Some(block) => block,
+                    None => self.new_tree_block(inode)?,
+                };
+                self.store_node(inode, block, &encode(size, depth, entries))?;
+                above.push((*start, block));
+            }
+            depth += 1;
+            if above.len() <= ROOT_ENTRIES {
+                let entries: Vec<_> = above.into_iter().map(encode_index).collect();
+                set_root(inode, depth, &entries);
+                return Ok(());
+            }
+            nodes = above
+                .chunks(per_node)
+                .map(|chunk| (chunk[0].0, chunk.iter().map(|e| encode_index(*e)).collect()))
+                .collect();
+        }
     }
 
     fn new_tree_block(&mut self, inode: &mut Inode) -> Result<u64> {

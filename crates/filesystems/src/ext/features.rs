@@ -277,6 +277,12 @@ impl FeatureSet {
         }
     }
 
+    /// Refuses, by name, what a repair would not understand.
+    pub(crate) fn check_repairable(&self) -> Result<()> {
+        let known = WRITE | RoCompat::QUOTA | RoCompat::SHARED_BLOCKS | RoCompat::READONLY;
+        Self { ro_compat: self.ro_compat.difference(known), ..*self }.check_writable()
+    }
+
     /// Refuses, by name, what cannot be written.
     pub(crate) fn check_writable(&self) -> Result<()> {
         let unknown = Self { ro_compat: self.ro_compat.difference(WRITE), ..Self::default() };

@@ -44,7 +44,7 @@ mod tune;
 mod usage;
 mod xattr;
 
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, Repair, RepairReport, check, repair};
 pub use features::{Compat, FEATURES, Feature, FeatureSet, Incompat, RoCompat};
 pub use handle::Ext;
 pub use mkfs::{

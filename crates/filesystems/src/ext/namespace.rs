@@ -455,7 +455,7 @@ impl Core {
     }
 
     /// Lets a directory's `..` name another parent.
-    fn set_parent(&mut self, directory: &mut Inode, parent: u32) -> Result<()> {
+    pub(crate) fn set_parent(&mut self, directory: &mut Inode, parent: u32) -> Result<()> {
         if directory.has_flag(flags::INLINE_DATA) {
             directory.set_block_pointer(0, parent);
             return Ok(());

@@ -79,7 +79,11 @@ impl Core {
             0 => JOURNAL_INODE,
             number => number,
         };
-        let inode = self.inode(number).context("Could not read the journal's inode")?;
+        let mut inode = self.inode(number).context("Could not read the journal's inode")?;
+        if !inode.is_regular() || inode.i_links_count() == 0 {
+            // The superblock keeps a copy for this case.
+            inode = self.sb.journal_backup(inode);
+        }
         if !inode.is_regular() || inode.i_links_count() == 0 {
             return Err(corrupt("the journal's inode is no file"));
         }

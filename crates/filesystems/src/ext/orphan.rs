@@ -96,6 +96,37 @@ impl Core {
         self.commit()
     }
 
+    /// The inodes that the orphan file names.
+    pub(crate) fn orphans_in_file(&self, number: u32) -> Result<Vec<u32>> {
+        let file = self.inode(number)?;
+        let mut orphans = Vec::new();
+        for run in self.mapped_runs(&file, file.size() >> self.shape.block_bits)? {
+            let Some(place) = run.data() else { continue };
+            for number in place..place + run.length {
+                let block = self.block(number)?;
+                let end = block.len() - FILE_TAIL;
+                if le32(&block, end) != FILE_MAGIC {
+                    return Err(corrupt("a block of the orphan file is bad"));
+                }
+                let entries = (0..end).step_by(4).map(|slot| le32(&block, slot));
+                orphans.extend(entries.filter(|orphan| *orphan != 0));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Makes all blocks of the orphan file empty ones.
+    pub(crate) fn empty_orphan_file(&mut self) -> Result<()> {
+        let file = self.inode(self.sb.s_orphan_file_inum())?;
+        for run in self.mapped_runs(&file, file.size() >> self.shape.block_bits)? {
+            let Some(place) = run.data() else { continue };
+            for number in place..place + run.length {
+                self.write_orphan_block(&file, number)?;
+            }
+        }
+        Ok(())
+    }
+
     fn process_orphan_block(&mut self, file: &Inode, number: u64) -> Result<()> {
         let block = self.block(number)?;
         let end = block.len() - FILE_TAIL;

@@ -6,7 +6,7 @@ use disksmith_disk::Result;
 
 use super::bitmap;
 use super::core::Core;
-use super::filesystem::Ext;
+use super::handle::Ext;
 use super::layout::superblock::STATE_ERROR;
 
 /// A run of a file's content.

@@ -9,8 +9,8 @@ use super::layout::inode::{GOOD_OLD_SIZE, flags};
 use super::layout::{Inode, le16, le32, put, put16, put32};
 use crate::errors;
 
-const MAGIC: u32 = 0xEA02_0000;
-const BLOCK_HEADER: usize = 32;
+pub(crate) const MAGIC: u32 = 0xEA02_0000;
+pub(crate) const BLOCK_HEADER: usize = 32;
 /// The longest value, as the kernel has it.
 const VALUE_MAX: usize = 65536;
 /// Values over this go to inodes of their own where the feature is there.
@@ -89,11 +89,11 @@ pub(crate) fn split_name(full: &[u8]) -> Result<(u8, &[u8])> {
     Err(errors::not_supported())
 }
 
-fn hash_name(name: &[u8]) -> u32 {
+pub(crate) fn hash_name(name: &[u8]) -> u32 {
     name.iter().fold(0, |hash: u32, byte| hash.rotate_left(5) ^ u32::from(*byte))
 }
 
-fn hash_words(hash: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn hash_words(hash: u32, bytes: &[u8]) -> u32 {
     bytes.chunks(4).fold(hash, |hash, chunk| {
         let mut word = [0; 4];
         word[..chunk.len()].copy_from_slice(chunk);
@@ -211,7 +211,7 @@ impl Core {
         crc32c(sum, block.get(0x14..).unwrap_or(&[]))
     }
 
-    fn seal_attributes(&mut self, number: u64) -> Result<()> {
+    pub(crate) fn seal_attributes(&mut self, number: u64) -> Result<()> {
         if self.shape.checksums {
             let block = self.block(number)?;
             let sum = self.attribute_sum(number, &block);
@@ -219,6 +219,30 @@ impl Core {
             put32(self.modify(number)?, 0x10, sum);
         }
         Ok(())
+    }
+
+    /// True when the inode has the attribute that inline data need.
+    pub(crate) fn has_inline_attribute(&self, inode: &Inode) -> bool {
+        self.in_inode(inode)
+            .is_ok_and(|all| all.iter().any(|attribute| attribute.is(INLINE_DATA.0, INLINE_DATA.1)))
+    }
+
+    /// Bytes that the inode has for inline data; `None` without the attribute for it.
+    pub(crate) fn inline_room(&self, inode: &Inode) -> Option<u64> {
+        let all = self.in_inode(inode).ok()?;
+        let data = all.iter().find(|attribute| attribute.is(INLINE_DATA.0, INLINE_DATA.1))?;
+        Some((super::layout::inode::BLOCK_AREA + data.value.len()) as u64)
+    }
+
+    /// Replaces all attributes in the inode by an empty one for inline data.
+    pub(crate) fn restart_inline(&self, inode: &mut Inode) {
+        let start = GOOD_OLD_SIZE + inode.extra_size();
+        if let Some(area) = inode.raw.get_mut(start..) {
+            area.fill(0);
+            put32(area, 0, MAGIC);
+            let only = Attribute::new(INLINE_DATA.0, INLINE_DATA.1, Vec::new());
+            encode(area.get_mut(4..).unwrap_or(&mut []), 0, &[only]);
+        }
     }
 
     // ---- changes ---------------------------------------------------------------------------

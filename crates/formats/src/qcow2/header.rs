@@ -5,20 +5,26 @@ use std::sync::Arc;
 use disksmith_disk::{Disk, Error, Kind, Result};
 
 use super::Qcow2;
-use super::layout::{self, put};
+use super::layout::{self, Header, put};
 use super::meta::Meta;
 use super::open::BACKING_NAME_MOST;
 use super::util::{exclusive, lock};
 use crate::{Backing, OpenMode};
 
 impl Meta {
-    /// Writes header, extensions and backing name anew, durably. Unknown ones are kept.
+    /// Writes header, extensions and backing name anew, durably. Unknown ones are kept. What was
+    /// there before stays in force until the first sector, which is written whole or not at all,
+    /// says otherwise: a torn write leaves no half of a name.
     pub(super) fn rewrite_header(&mut self) -> Result<()> {
         let mut header = self.header.clone();
         let bytes = self
             .extensions
-            .encode(&mut header, self.backing.as_deref())
+            .encode_in_place(&mut header, self.backing.as_deref())
             .ok_or_else(|| Error::new(Kind::OutOfSpace, "No space left in the file header"))?;
+        if bytes.len() > layout::SECTOR && self.write_name_apart(&mut header)? {
+            self.header = header;
+            return Ok(());
+        }
         let mut cluster = vec![0; self.shape.cluster_size() as usize];
         put(&mut cluster, 0, &bytes);
         // A fresh file need not be a cluster long yet.
@@ -26,6 +32,26 @@ impl Meta {
         self.storage.flush()?;
         self.header = header;
         Ok(())
+    }
+
+    /// A name too long for the first sector: it goes where nothing lies yet, durably, before the
+    /// first sector points to it. `false`: there is no such place; nothing was written.
+    fn write_name_apart(&mut self, header: &mut Header) -> Result<bool> {
+        let Some(name) = self.backing.clone() else { return Ok(false) };
+        let mut cluster = vec![0; self.shape.cluster_size() as usize];
+        let there = (cluster.len() as u64).min(self.storage.size()) as usize;
+        self.storage.read_at(&mut cluster[..there], 0)?;
+        let used = cluster.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let place = used.next_multiple_of(layout::SECTOR).max(layout::SECTOR);
+        let encoded = self.extensions.encode_with_name_at(header, &name, place as u64);
+        let Some(sector) = encoded.filter(|_| place + name.len() <= cluster.len()) else {
+            return Ok(false);
+        };
+        self.storage.write_at(&name, place as u64)?;
+        self.storage.flush()?;
+        self.storage.write_at(&sector, 0)?;
+        self.storage.flush()?;
+        Ok(true)
     }
 
     /// Writes the three feature words, durably.

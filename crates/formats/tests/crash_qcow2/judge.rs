@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Disk, MemoryDisk};
 use disksmith_formats::{CheckReport, Image, OpenMode, Repair};
-use disksmith_testkit::{CrashState, SectorModel, oracle};
+use disksmith_testkit::{CrashState, SectorModel, Verdict, oracle};
 
 use crate::workload::{Expected, Run, try_open};
 
@@ -14,23 +14,26 @@ pub(crate) struct Judge<'a> {
     run: &'a Run,
     /// What may be seen, by (durable, begun).
     expected: RefCell<HashMap<(u64, u64), Expected>>,
+    /// What the views of a state held before and after repair: memory kept for the next state.
+    contents: RefCell<[Vec<Vec<u8>>; 2]>,
 }
 
-type Verdict = Result<(), String>;
+type Answer<T> = Result<T, String>;
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(run: &'a Run) -> Self {
-        Self { run, expected: RefCell::default() }
+        Self { run, expected: RefCell::default(), contents: RefCell::default() }
     }
 
     /// Opens, reads, checks, repairs, reads again; with `oracle`, qemu-img looks too.
-    pub(crate) fn judge(&self, state: &CrashState, oracle: bool) -> Verdict {
+    pub(crate) fn judge(&self, state: &CrashState, oracle: bool) -> Answer<Verdict> {
+        let [before, after] = &mut *self.contents.borrow_mut();
         let expected = self.expected(state.durable, state.begun);
         let files = || -> Vec<Arc<dyn Disk>> {
             state.files.iter().map(|f| Arc::new(f.clone()) as Arc<dyn Disk>).collect()
         };
         let image = try_open(&files(), OpenMode::Read).map_err(|e| format!("opening: {e}"))?;
-        let content = seen(&*image, &expected)?;
+        seen(&*image, &expected, before)?;
         let dirty = image.dirty() == Some(true);
         let report = check(&*image)?;
         if report.corruptions > 0 && !dirty && !self.run.kind.v2 {
@@ -41,10 +44,16 @@ impl<'a> Judge<'a> {
         }
         drop(image);
         let repaired = self.repair(&files(), report.corruptions > 0)?;
-        match seen(&*repaired, &expected)? == content {
-            true => Ok(()),
-            false => Err("the content changed with repair".into()),
+        seen(&*repaired, &expected, after)?;
+        if before != after {
+            return Err("the content changed with repair".into());
         }
+        Ok(match (report.corruptions, report.leaks) {
+            (0, 0) => Verdict::Clean,
+            (0, _) => Verdict::Leaks,
+            _ if dirty => Verdict::Marked,
+            _ => Verdict::Corrupt,
+        })
     }
 
     /// Opening for writing mends what a cut left; afterwards a check is clean.
@@ -82,7 +91,7 @@ impl<'a> Judge<'a> {
         expected
     }
 
-    fn ask_qemu(&self, state: &CrashState, dirty: bool) -> Verdict {
+    fn ask_qemu(&self, state: &CrashState, dirty: bool) -> Answer<()> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let path = folder.path().join("image.qcow2");
         write_out(&state.files[0], &path)?;
@@ -98,7 +107,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn write_out(disk: &MemoryDisk, path: &std::path::Path) -> Verdict {
+fn write_out(disk: &MemoryDisk, path: &std::path::Path) -> Answer<()> {
     std::fs::write(path, disk.to_bytes()).map_err(|e| e.to_string())
 }
 
@@ -107,33 +116,34 @@ fn check(image: &dyn Image) -> Result<CheckReport, String> {
     report.ok_or_else(|| "there is no check".into())
 }
 
-/// Reads everything and holds it against what is allowed.
-fn seen(image: &dyn Image, expected: &Expected) -> Result<Vec<Vec<u8>>, String> {
+/// Reads everything into `contents` and holds it against what is allowed.
+fn seen(image: &dyn Image, expected: &Expected, contents: &mut Vec<Vec<u8>>) -> Answer<()> {
     if !expected.sizes.contains(&image.size()) {
         return Err(format!("the size is {}, allowed {:?}", image.size(), expected.sizes));
     }
-    let mut contents = vec![content(image, &expected.model, "the disk")?];
     let listed: Vec<_> = image.snapshots().into_iter().map(|s| s.name).collect();
+    contents.resize_with(1 + listed.len(), Vec::new);
+    content(image, &expected.model, "the disk", &mut contents[0])?;
     for (name, (_, must)) in &expected.snapshots {
         if *must && !listed.contains(name) {
             return Err(format!("snapshot {name} is lost"));
         }
     }
-    for name in listed {
-        let Some((model, _)) = expected.snapshots.get(&name) else {
+    for (name, bytes) in listed.iter().zip(&mut contents[1..]) {
+        let Some((model, _)) = expected.snapshots.get(name) else {
             return Err(format!("snapshot {name} should not be there"));
         };
-        let view = image.open_snapshot(&name).map_err(|e| format!("snapshot {name}: {e}"))?;
-        contents.push(content(&*view, model, &format!("snapshot {name}"))?);
+        let view = image.open_snapshot(name).map_err(|e| format!("snapshot {name}: {e}"))?;
+        content(&*view, model, name, bytes)?;
     }
-    Ok(contents)
+    Ok(())
 }
 
-fn content(disk: &dyn Image, model: &SectorModel, what: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = vec![0; disk.size() as usize];
-    disk.read_at(&mut bytes, 0).map_err(|e| format!("reading {what}: {e}"))?;
-    match model.check(&bytes) {
-        None => Ok(bytes),
+fn content(disk: &dyn Image, model: &SectorModel, what: &str, bytes: &mut Vec<u8>) -> Answer<()> {
+    bytes.resize(disk.size() as usize, 0);
+    disk.read_at(bytes, 0).map_err(|e| format!("reading {what}: {e}"))?;
+    match model.check(bytes) {
+        None => Ok(()),
         Some(v) => {
             Err(format!("{what}: sector {} holds {}, allowed {:?}", v.sector, v.found, v.allowed))
         }

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use disksmith_testkit::{CrashLimits, Rng, crash_states};
+use disksmith_testkit::{CrashLimits, Rng, Tally, crash_states};
 
 use crate::judge::Judge;
 use crate::kinds::{KINDS, Kind};
@@ -75,6 +75,7 @@ fn a_cut_leaves_old_or_new_never_a_third_thing() {
     };
     let (next, states, asked) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let failures = Mutex::new(Vec::new());
+    let tally = Mutex::new(Tally::default());
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -84,16 +85,25 @@ fn a_cut_leaves_old_or_new_never_a_third_thing() {
                     let Some((kind, ops)) = workloads.get(index) else { break };
                     let run = record(kind, ops);
                     let judge = Judge::new(&run);
+                    let mut verdicts = Tally::default();
                     crash_states(&run.initial, &run.log, limits, &mut |state| {
                         let number = states.fetch_add(1, Ordering::Relaxed);
                         let oracle = number % every == 0;
                         asked.fetch_add(u64::from(oracle), Ordering::Relaxed);
-                        let Err(why) = judge.judge(&state, oracle) else { return true };
+                        let why = match judge.judge(&state, oracle) {
+                            Ok(verdict) => {
+                                let op = run.ops.get(state.begun as usize);
+                                verdicts.count(op.map_or("close", |op| op.name()), verdict);
+                                return true;
+                            }
+                            Err(why) => why,
+                        };
                         let mut failures = failures.lock().expect("not poisoned");
                         failures.push(describe(&run, &state.name, &why));
                         failures.len() < MAX_SHOWN
                             && std::env::var_os("DISKSMITH_CRASH_ONLY").is_some()
                     });
+                    tally.lock().expect("not poisoned").add(&verdicts);
                     if failures.lock().expect("not poisoned").len() >= MAX_SHOWN {
                         break;
                     }
@@ -109,6 +119,7 @@ fn a_cut_leaves_old_or_new_never_a_third_thing() {
         count as f64 / seconds,
         asked.into_inner()
     );
+    println!("{}", tally.into_inner().expect("not poisoned"));
     let failures = failures.into_inner().expect("not poisoned");
     assert!(failures.is_empty(), "{} violations:\n{}", failures.len(), failures.join("\n"));
 }

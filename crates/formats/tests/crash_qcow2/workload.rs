@@ -101,8 +101,8 @@ impl Expected {
                 }
                 Op::Shrink => {
                     // What is to be cut off may be gone before the size says so.
-                    self.model.discard(size - 3 * kind.cluster, 3 * kind.cluster);
-                    self.sizes.push(size - 3 * kind.cluster);
+                    self.model.discard(size - 2 * kind.cluster, 2 * kind.cluster);
+                    self.sizes.push(size - 2 * kind.cluster);
                 }
                 _ => {}
             },
@@ -281,7 +281,7 @@ fn perform(
         (Op::SnapshotDelete, _) => image.delete_snapshot(FIRST_SNAPSHOT),
         (Op::SnapshotApply, _) => image.apply_snapshot(FIRST_SNAPSHOT),
         (Op::Grow, _) => image.resize(resize(size + 5 * kind.cluster)),
-        (Op::Shrink, _) => image.resize(resize(size - 3 * kind.cluster)),
+        (Op::Shrink, _) => image.resize(resize(size - 2 * kind.cluster)),
         _ => Ok(()),
     }
 }

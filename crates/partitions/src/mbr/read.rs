@@ -155,6 +155,13 @@ impl Reader<'_> {
             );
             return Ok(None);
         }
+        if at == 0 {
+            self.odd(
+                OddityKind::EbrLink,
+                "a boot record cannot be in sector 0, where the table itself is".to_string(),
+            );
+            return Ok(None);
+        }
         if at < base || at >= limit || at >= self.disk_sectors {
             self.odd(
                 OddityKind::EbrLink,

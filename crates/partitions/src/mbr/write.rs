@@ -46,6 +46,10 @@ fn chain(table: &Table) -> Result<Vec<(u64, Record)>> {
             )),
         };
     };
+    // Its first boot record would lie over the table: nothing can be in such a partition.
+    if extended.start == 0 && logicals.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut places: Vec<(u64, Option<&Partition>)> = logicals
         .iter()
         .map(|p| match p.role {

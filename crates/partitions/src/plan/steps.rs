@@ -159,6 +159,12 @@ impl Writer<'_> {
     ) -> Result<()> {
         let records = mbr::write::encode(after)?;
         let old = chain(before);
+        // A GPT that is only left over goes before the last partition does: beside an MBR that
+        // lists nothing it would be taken for the table.
+        let remains = options.erase_gpt || after.partitions.is_empty();
+        if before.label != Label::Gpt && remains {
+            self.erase_gpt(after, survey)?;
+        }
         let (linked, fresh): (Vec<_>, Vec<_>) =
             records.chain.into_iter().partition(|(at, _)| old.contains(at));
         for group in [fresh, linked] {
@@ -177,7 +183,7 @@ impl Writer<'_> {
         records.main.encode_with_id(&mut sector);
         self.write(0, sector, "MBR in sector 0")?;
         self.flush();
-        if before.label == Label::Gpt || options.erase_gpt {
+        if before.label == Label::Gpt {
             self.erase_gpt(after, survey)?;
         }
         Ok(())
@@ -267,5 +273,6 @@ fn chain(table: &Table) -> Vec<u64> {
 
 fn covered(table: &Table, lba: u64) -> bool {
     let holds = |p: &Partition| p.role != Role::Extended && (p.start..p.after()).contains(&lba);
-    table.label != Label::None && table.partitions.iter().any(holds)
+    table.label != Label::None
+        && (table.partitions.iter().any(holds) || chain(table).contains(&lba))
 }

@@ -1,7 +1,9 @@
 //! Where the fields of the formats lie: the lists that the structure-aware mutator works from.
 
+pub mod ext;
 pub mod luks;
 pub mod qcow2;
+pub mod tables;
 
 /// A field of an on-disk structure.
 #[derive(Clone, Copy, Debug)]
@@ -19,4 +21,9 @@ pub struct Field {
 /// A big-endian field.
 pub(crate) const fn be(name: &'static str, offset: usize, width: usize) -> Field {
     Field { name, offset, width, big_endian: true }
+}
+
+/// A little-endian field.
+pub(crate) const fn le(name: &'static str, offset: usize, width: usize) -> Field {
+    Field { name, offset, width, big_endian: false }
 }

@@ -12,6 +12,7 @@ pub(crate) const INFLATE: Target = Target {
     run: |data| decompress(Algorithm::Deflate, data),
     seeds: || seeds(Algorithm::Deflate),
     fields: &[],
+    fix: None,
 };
 
 pub(crate) const ZSTD: Target = Target {
@@ -19,6 +20,7 @@ pub(crate) const ZSTD: Target = Target {
     run: |data| decompress(Algorithm::Zstd, data),
     seeds: || seeds(Algorithm::Zstd),
     fields: &[],
+    fix: None,
 };
 
 fn decompress(algorithm: Algorithm, data: &[u8]) {

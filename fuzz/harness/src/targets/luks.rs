@@ -23,4 +23,5 @@ pub(crate) const HEADER: Target = Target {
             .collect()
     },
     fields: fields::luks::FIELDS,
+    fix: None,
 };

@@ -1,6 +1,8 @@
 //! The targets, by what they parse.
 
 pub(crate) mod codec;
+pub(crate) mod ext;
 pub(crate) mod luks;
 pub(crate) mod qcow2;
+pub(crate) mod tables;
 pub(crate) mod text;

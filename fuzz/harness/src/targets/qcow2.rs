@@ -20,7 +20,7 @@ const MAP_LIMIT: usize = 1000;
 macro_rules! target {
     ($const:ident, $name:literal, $run:expr) => {
         pub(crate) const $const: Target =
-            Target { name: $name, run: $run, seeds, fields: fields::qcow2::FIELDS };
+            Target { name: $name, run: $run, seeds, fields: fields::qcow2::FIELDS, fix: None };
     };
 }
 

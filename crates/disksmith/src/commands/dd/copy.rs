@@ -112,7 +112,7 @@ fn refuse_overlap(start: u64, size: u64, place: &InPlace, operands: &Operands) -
 }
 
 fn plan(node: &Node, operands: &Operands) -> DdPlan {
-    let size = node.image.size();
+    let size = exact_size(node);
     let from = operands.from.min(size);
     DdPlan {
         from,
@@ -120,6 +120,14 @@ fn plan(node: &Node, operands: &Operands) -> DdPlan {
         length: (size - from).min(operands.limit.unwrap_or(u64::MAX)),
         skipped_too_far: operands.from > size,
     }
+}
+
+/// As a disk, a file ends with a whole sector; what is copied ends where the file does.
+fn exact_size(node: &Node) -> u64 {
+    let size = node.image.size();
+    let file = node.path.as_deref().filter(|_| node.image.format() == "raw");
+    let length = file.and_then(|path| std::fs::metadata(path).ok()).map(|m| m.len());
+    length.filter(|length| size.checked_sub(*length).is_some_and(|rest| rest < 512)).unwrap_or(size)
 }
 
 fn from_image(
@@ -143,10 +151,20 @@ fn from_image(
             copy(&place.target, false)
         }
         Output::New { node, made } => {
+            // Images are made in whole sectors; a file is as long as what was copied.
+            resize(&*node.image, end(operands, plan.length))?;
             copy(&node, zero_when_new(&node))?;
             drop(node);
             made.keep()
         }
+    }
+}
+
+/// Where a new output ends: as with dd, one that is not cut is not made longer by nothing.
+fn end(operands: &Operands, copied: u64) -> u64 {
+    match copied == 0 && operands.conv.notrunc {
+        true => 0,
+        false => operands.to.saturating_add(copied),
     }
 }
 
@@ -179,11 +197,11 @@ fn from_stream(
                 place.fit(to, 0, keep)?;
             }
             let target = &*place.target.image;
-            let size = target.size();
+            let old = if keep { exact_size(&place.image) } else { 0 };
             let request = DdStream { target, to, limit, grow: !place.fixed, sparse };
             let copied = dd_from_stream(input, request, report)?;
             if !place.fixed {
-                resize(target, size.max(to.saturating_add(copied)))?;
+                resize(target, old.max(end(operands, copied)))?;
             }
             place.target.close()?;
             Ok(copied)
@@ -192,7 +210,7 @@ fn from_stream(
             let target = &*node.image;
             let request = DdStream { target, to, limit, grow: true, sparse };
             let copied = dd_from_stream(input, request, report)?;
-            resize(target, to.saturating_add(copied))?;
+            resize(target, end(operands, copied))?;
             node.close()?;
             drop(node);
             made.keep()?;

@@ -144,10 +144,11 @@ impl InPlace {
             }
             return Ok(());
         }
-        if !keep && to < size {
+        if !keep {
             resize(&*self.target.image, to)?;
+            return resize(&*self.target.image, end);
         }
-        match end > self.target.image.size() {
+        match length > 0 && end > size {
             true => resize(&*self.target.image, end),
             false => Ok(()),
         }
@@ -167,13 +168,11 @@ impl InPlace {
     }
 }
 
-/// Formats other than raw count whole sectors.
+/// Formats other than raw count whole sectors; a raw file has any length.
 pub(super) fn resize(image: &dyn Image, size: u64) -> Result<()> {
-    let size = match image.format() {
-        "raw" => size,
-        _ => size.next_multiple_of(512),
-    };
-    if size == image.size() {
+    let raw = image.format() == "raw";
+    let size = if raw { size } else { size.next_multiple_of(512) };
+    if size == image.size() && !raw {
         return Ok(());
     }
     image.resize(ResizeRequest { size, preallocation: Preallocation::Off })

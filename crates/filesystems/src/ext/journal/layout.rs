@@ -81,6 +81,18 @@ impl JournalSuper {
         Ok(this)
     }
 
+    /// True for fields that the superblock's version has not, or several users of the journal.
+    pub(crate) fn has_odd_fields(&self) -> bool {
+        let users = be32(&self.raw, 0x40);
+        let features = [0x24, 0x28, 0x2C].iter().any(|at| be32(&self.raw, *at) != 0);
+        users > 1 || be32(&self.raw, 4) == SUPER_V1 && (features || users > 0)
+    }
+
+    /// The error that a writer of the journal met, or 0.
+    pub(crate) fn error(&self) -> u32 {
+        be32(&self.raw, 0x20)
+    }
+
     fn sum(&self) -> u32 {
         let mut copy = self.raw.clone();
         put_be32(&mut copy, 0xFC, 0);

@@ -212,6 +212,21 @@ impl Superblock {
         self.set_s_jnl_backup_type(1);
     }
 
+    /// The journal's inode with what the superblock keeps of it; as it was when that is nothing.
+    pub(crate) fn journal_backup(&self, mut inode: super::Inode) -> super::Inode {
+        if self.s_jnl_backup_type() == 1 {
+            let area: [u8; 60] = self.array(0x10C);
+            let (high, low) = (super::le32(&self.raw, 0x148), super::le32(&self.raw, 0x14C));
+            inode.set_block_area(&area);
+            inode.set_size(u64::from(high) << 32 | u64::from(low));
+            inode.set_i_mode(0o100_600);
+            inode.set_i_links_count(1);
+            let tree = super::le16(&area, 0) == 0xF30A;
+            inode.set_flag(super::inode::flags::EXTENTS, tree);
+        }
+        inode
+    }
+
     /// Forgets the journal inode's copy.
     pub(crate) fn clear_journal_backup(&mut self) {
         put(&mut self.raw, 0x10C, &[0; 68]);

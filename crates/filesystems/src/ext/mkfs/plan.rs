@@ -129,6 +129,9 @@ fn features(options: &MakeOptions) -> Result<FeatureSet> {
             return clash("sparse_super2", "resize_inode");
         }
     }
+    if set.incompat.contains(Incompat::BITS64) && !set.incompat.contains(Incompat::EXTENTS) {
+        return Err(invalid("64bit needs extent").with_hint("Leave both out: ^extent,^64bit."));
+    }
     if set.ro_compat.contains(RoCompat::BIGALLOC) && !set.incompat.contains(Incompat::EXTENTS) {
         return Err(invalid("bigalloc needs extent"));
     }
@@ -343,18 +346,7 @@ impl Draft {
             }
             return Ok(blocks);
         }
-        Ok(match self.blocks {
-            // Too small for one: as mke2fs, go without.
-            0..2048 => 0,
-            2048..32768 => 1024,
-            32768..262_144 => 4096,
-            262_144..524_288 => 8192,
-            524_288..4_194_304 => 16384,
-            4_194_304..8_388_608 => 32768,
-            8_388_608..16_777_216 => 65536,
-            16_777_216..33_554_432 => 131_072,
-            _ => 262_144,
-        })
+        Ok(default_journal_blocks(self.blocks))
     }
 
     fn superblock(&self, options: &MakeOptions) -> Result<Superblock> {
@@ -452,4 +444,20 @@ fn derived_seed(uuid: &[u8; 16]) -> [u8; 16] {
 /// The length of the orphan file.
 fn orphan_blocks(blocks: u64, cluster_bits: u32) -> u64 {
     (blocks / 4096).clamp(32, 512).next_multiple_of(1 << cluster_bits)
+}
+
+/// The journal's usual length for a filesystem of so many blocks.
+pub(crate) fn default_journal_blocks(blocks: u64) -> u32 {
+    match blocks {
+        // Too small for one: as mke2fs, go without.
+        0..2048 => 0,
+        2048..32768 => 1024,
+        32768..262_144 => 4096,
+        262_144..524_288 => 8192,
+        524_288..4_194_304 => 16384,
+        4_194_304..8_388_608 => 32768,
+        8_388_608..16_777_216 => 65536,
+        16_777_216..33_554_432 => 131_072,
+        _ => 262_144,
+    }
 }

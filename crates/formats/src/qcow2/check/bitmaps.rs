@@ -51,7 +51,8 @@ impl Checker<'_> {
     pub(super) fn drop_void_bitmaps(&mut self) -> Result<()> {
         self.roots.extensions.void_bitmaps = false;
         let backing = self.roots.backing.clone();
-        let encoded = self.roots.extensions.encode(&mut self.roots.header, backing.as_deref());
+        let encoded =
+            self.roots.extensions.encode_in_place(&mut self.roots.header, backing.as_deref());
         match encoded {
             Some(mut cluster) => {
                 cluster.resize(self.roots.shape.cluster_size() as usize, 0);

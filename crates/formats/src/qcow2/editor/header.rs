@@ -58,7 +58,8 @@ impl Editor<'_> {
     pub(in super::super) fn write_header(&mut self) -> Result<()> {
         self.sync()?;
         let backing = self.roots.backing.clone();
-        let encoded = self.roots.extensions.encode(&mut self.roots.header, backing.as_deref());
+        let encoded =
+            self.roots.extensions.encode_in_place(&mut self.roots.header, backing.as_deref());
         let mut bytes =
             encoded.ok_or_else(|| Error::new(Kind::OutOfSpace, "No space left on device"))?;
         bytes.resize(self.roots.shape.cluster_size() as usize, 0);

@@ -3,7 +3,7 @@
 use disksmith_disk::bytes::{be32, be64};
 use thiserror::Error;
 
-use super::{Header, put};
+use super::{Header, SECTOR, put};
 
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
@@ -133,6 +133,72 @@ impl Extensions {
     /// fields about the backing name and its length are set as they come out. `None`: they do
     /// not fit.
     pub fn encode(&self, header: &mut Header, backing: Option<&[u8]>) -> Option<Vec<u8>> {
+        self.encode_with(header, backing, true)
+    }
+
+    /// As [`encode`](Self::encode), for an image that is in use: a sector is written whole or not
+    /// at all, so the names of the features, which nothing depends on, are left out where all
+    /// else then lies in the first sector.
+    pub fn encode_in_place(&self, header: &mut Header, backing: Option<&[u8]>) -> Option<Vec<u8>> {
+        let mut without = header.clone();
+        match self.encode_with(header, backing, true) {
+            Some(bytes) if bytes.len() <= SECTOR => Some(bytes),
+            whole => match self.encode_with(&mut without, backing, false) {
+                Some(bytes) if bytes.len() <= SECTOR || whole.is_none() => {
+                    *header = without;
+                    Some(bytes)
+                }
+                _ => whole,
+            },
+        }
+    }
+
+    /// Header and extensions in the first sector, and the backing name behind it at `place`;
+    /// `None` if they do not fit there.
+    pub fn encode_with_name_at(
+        &self,
+        header: &mut Header,
+        name: &[u8],
+        place: u64,
+    ) -> Option<Vec<u8>> {
+        let mut apart = header.clone();
+        self.encode_with(&mut apart, None, false)?;
+        apart.backing_file_offset = place;
+        apart.backing_file_size = u32::try_from(name.len()).ok()?;
+        let mut bytes = apart.encode();
+        bytes.extend_from_slice(&self.tail(&apart, false));
+        let fits = bytes.len() <= SECTOR && place >= SECTOR as u64;
+        fits.then(|| {
+            bytes.resize(SECTOR, 0);
+            *header = apart;
+            bytes
+        })
+    }
+
+    fn encode_with(
+        &self,
+        header: &mut Header,
+        backing: Option<&[u8]>,
+        names: bool,
+    ) -> Option<Vec<u8>> {
+        let cluster_size = 1u64 << header.cluster_bits;
+        let mut tail = self.tail(header, names);
+        let length = header.encode().len();
+        header.header_length = length as u32;
+        header.backing_file_offset = 0;
+        header.backing_file_size = 0;
+        if let Some(name) = backing {
+            header.backing_file_offset = length.checked_add(tail.len())? as u64;
+            header.backing_file_size = u32::try_from(name.len()).ok()?;
+            tail.extend_from_slice(name);
+        }
+        let mut bytes = header.encode();
+        bytes.append(&mut tail);
+        (bytes.len() as u64 <= cluster_size).then_some(bytes)
+    }
+
+    /// The extensions, up to and with the one that ends them.
+    fn tail(&self, header: &Header, names: bool) -> Vec<u8> {
         let cluster_size = 1u64 << header.cluster_bits;
         let mut tail = Vec::new();
         if let Some(format) = &self.backing_format {
@@ -147,7 +213,7 @@ impl Extensions {
             put(&mut data, 8, &crypto.length.to_be_bytes());
             append(&mut tail, CRYPTO_HEADER, &data);
         }
-        if header.version >= 3 && cluster_size > FEATURE_NAMES_CLUSTER_ABOVE {
+        if names && header.version >= 3 && cluster_size > FEATURE_NAMES_CLUSTER_ABOVE {
             append(&mut tail, FEATURE_NAMES, &feature_names());
         }
         if let Some(bitmaps) = &self.bitmaps {
@@ -161,18 +227,7 @@ impl Extensions {
             append(&mut tail, *kind, data);
         }
         append(&mut tail, END, &[]);
-        let length = header.encode().len();
-        header.header_length = length as u32;
-        header.backing_file_offset = 0;
-        header.backing_file_size = 0;
-        if let Some(name) = backing {
-            header.backing_file_offset = length.checked_add(tail.len())? as u64;
-            header.backing_file_size = u32::try_from(name.len()).ok()?;
-            tail.extend_from_slice(name);
-        }
-        let mut bytes = header.encode();
-        bytes.append(&mut tail);
-        (bytes.len() as u64 <= cluster_size).then_some(bytes)
+        tail
     }
 }
 

@@ -21,6 +21,9 @@ pub use header::{
 pub use shape::Shape;
 pub use snapshot::{SnapshotEntry, SnapshotParse};
 
+/// Storage writes so many bytes whole or not at all, when they begin at a multiple of it.
+pub(super) const SECTOR: usize = 512;
+
 /// Appends big-endian integers to a buffer.
 pub(super) fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
     if let Some(place) = bytes.get_mut(offset..offset.saturating_add(value.len())) {

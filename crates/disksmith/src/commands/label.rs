@@ -1,0 +1,86 @@
+//! `label`: the name and the UUID of a filesystem.
+
+use std::sync::Arc;
+
+use disksmith_disk::{Context, Disk, Error, Kind, Result};
+use disksmith_filesystems::ext::{Tune, tune};
+use disksmith_formats::OpenMode;
+use disksmith_open::{Locking, open_disk};
+
+use super::Verb;
+use super::mkfs::parse_uuid;
+use crate::face::{DONE, Face, Failure, Outcome, usage};
+use crate::guest::Access;
+
+/// The arguments of `label`.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Label {
+    #[command(flatten)]
+    pub access: Access,
+    /// Give it this UUID, or a random one
+    #[arg(short = 'U', long, value_name = "UUID|random")]
+    pub uuid: Option<String>,
+    /// Which: IMAGE, IMAGE:PART
+    #[arg(value_name = "ADDRESS")]
+    pub address: String,
+    /// The new label; without it and --uuid the present one is printed
+    #[arg(value_name = "NEWLABEL")]
+    pub label: Option<String>,
+}
+
+impl Verb for Label {
+    const NAME: &'static str = "label";
+    const ABOUT: &'static str = "Print or change the label and the UUID of a filesystem";
+
+    fn run(self, face: &Face) -> Outcome {
+        let mut address = self.access.address(&self.address);
+        if address.path.is_some() {
+            return usage("a filesystem is named by IMAGE or IMAGE:PART, not by a path");
+        }
+        if address.part.is_none() {
+            address.part = Some(String::new());
+        }
+        let change = self.label.is_some() || self.uuid.is_some();
+        let uuid = self.uuid.as_deref().map(new_uuid).transpose()?;
+        let mut settings = self.access.settings(change)?;
+        if change {
+            (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
+        }
+        let opened = open_disk(&address, &settings)?;
+        if !change {
+            let content = disksmith_partitions::probe(&*opened.disk)?;
+            let label = content.and_then(|content| content.label).unwrap_or_default();
+            face.print(&format!("{}\n", crate::guest::show::name(label.as_bytes())));
+            return Ok(DONE);
+        }
+        let attempt = || format!("Could not change the label of '{}'", opened.shown);
+        set(&opened.disk, self.label.as_deref(), uuid).with_context(attempt)?;
+        opened.close()?;
+        Ok(DONE)
+    }
+}
+
+/// Reads a UUID, or makes one up.
+pub(crate) fn new_uuid(text: &str) -> Result<[u8; 16], Failure> {
+    match text {
+        "random" | "time" => Ok(uuid::Uuid::new_v4().into_bytes()),
+        "clear" => Ok([0; 16]),
+        text => parse_uuid(text),
+    }
+}
+
+/// Changes whichever filesystem is on `disk`.
+fn set(disk: &Arc<dyn Disk>, label: Option<&str>, uuid: Option<[u8; 16]>) -> Result<()> {
+    let content = disksmith_partitions::probe(&**disk)?.map(|content| content.kind.to_string());
+    match content.as_deref() {
+        Some("ext2" | "ext3" | "ext4") => {
+            let label = label.map(|label| label.as_bytes().to_vec());
+            tune(disk.clone(), &Tune { label, uuid, ..Tune::default() })
+        }
+        Some(other) => Err(Error::new(
+            Kind::Unsupported,
+            format!("The label of {other} cannot be changed (only of ext2, ext3 and ext4)"),
+        )),
+        None => Err(Error::new(Kind::NotFound, "There is no filesystem that is known")),
+    }
+}

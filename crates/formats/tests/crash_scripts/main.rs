@@ -1,0 +1,238 @@
+//! Power cuts during fixed scripts: amendments, bitmaps, growth of tables, resizing, emptying,
+//! repairs of damaged images. At every state each sector of the disk and of every snapshot is as
+//! before or as after the script; the image is sound, or marked and mended by the next writer.
+//!
+//! `DISKSMITH_LONG=1` takes the simulator's full limits; `DISKSMITH_CRASH_SCRIPT=NAME` one script.
+#![allow(missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod damage;
+mod scripts;
+mod seeds;
+
+use std::sync::Arc;
+
+use disksmith_crypt::Secret;
+use disksmith_disk::{Disk, MemoryDisk};
+use disksmith_formats::{Image, OpenMode, OpenRequest, Repair, driver};
+use disksmith_testkit::{CrashLimits, CrashState, Recorder, Tally, Verdict, crash_states, oracle};
+
+pub(crate) type Action = fn(&dyn Image) -> disksmith_disk::Result<()>;
+
+/// One script.
+pub(crate) struct Script {
+    pub(crate) name: String,
+    /// The row of the table that it counts in.
+    pub(crate) row: &'static str,
+    pub(crate) initial: MemoryDisk,
+    pub(crate) action: Action,
+    /// The image is damaged from the start, and the action repairs.
+    pub(crate) damaged: bool,
+    /// Passwords, of which one must open the image at any time.
+    pub(crate) passwords: &'static [&'static str],
+}
+
+/// Every so many states qemu-img looks too.
+const ORACLE: u64 = 97;
+
+fn open(storage: Arc<dyn Disk>, mode: OpenMode, password: Option<&str>) -> Option<Arc<dyn Image>> {
+    try_open(storage, mode, password).ok()
+}
+
+fn try_open(
+    storage: Arc<dyn Disk>,
+    mode: OpenMode,
+    password: Option<&str>,
+) -> disksmith_disk::Result<Arc<dyn Image>> {
+    let secret = password.map(|word| Secret::new(word.into()));
+    let request = OpenRequest { mode, secret, ..OpenRequest::default() };
+    (driver("qcow2").unwrap().open)(storage, request)
+}
+
+fn bytes(disk: &dyn Disk) -> Vec<u8> {
+    let mut bytes = vec![0; disk.size() as usize];
+    disk.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// The disk and its snapshots, by name.
+type Views = Vec<(String, Vec<u8>)>;
+
+fn views(image: &dyn Image) -> Views {
+    let mut views = vec![(String::new(), bytes(image))];
+    for snapshot in image.snapshots() {
+        views.push((snapshot.name.clone(), bytes(&*image.open_snapshot(&snapshot.name).unwrap())));
+    }
+    views
+}
+
+/// Every sector is as before or as after.
+fn allowed(views: &Views, before: &Views, after: &Views) -> Result<(), String> {
+    for (name, content) in views {
+        let of = |all: &'_ Views| all.iter().find(|(n, _)| n == name).map(|(_, c)| c.clone());
+        let (old, new) = (of(before), of(after));
+        let lengths = [&old, &new].map(|c| c.as_ref().map(Vec::len));
+        if !lengths.contains(&Some(content.len())) {
+            return Err(format!("'{name}' has {} bytes", content.len()));
+        }
+        for (index, sector) in content.chunks(512).enumerate() {
+            // Past the end of the shorter one: what a disk that grew shows there.
+            let same = |c: &Option<Vec<u8>>| match c.as_ref().map(|c| c.chunks(512).nth(index)) {
+                Some(Some(there)) => there == sector,
+                Some(None) => sector.iter().all(|byte| *byte == 0),
+                None => false,
+            };
+            if !same(&old) && !same(&new) {
+                return Err(format!("'{name}': sector {index} is neither old nor new"));
+            }
+        }
+    }
+    let lost = before.iter().find(|(name, _)| {
+        after.iter().any(|(n, _)| n == name) && !views.iter().any(|(n, _)| n == name)
+    });
+    lost.map_or(Ok(()), |(name, _)| Err(format!("snapshot '{name}' is lost")))
+}
+
+fn check(image: &dyn Image) -> (u64, u64) {
+    let report = image.check(Repair::None, &mut |_| {}).unwrap().unwrap();
+    (report.corruptions, report.leaks)
+}
+
+/// Cuts a script everywhere and judges what is left.
+pub(crate) fn cut(script: &Script, tally: &mut Tally) {
+    let name = &script.name;
+    let password = script.passwords.first().copied();
+    let mode = if script.damaged { OpenMode::Repair } else { OpenMode::Write };
+    let recorder = Recorder::new();
+    let disk = recorder.disk(0, script.initial.clone());
+    let before = views(
+        &*try_open(Arc::new(script.initial.clone()), OpenMode::Read, password)
+            .unwrap_or_else(|error| panic!("{name}: {error}")),
+    );
+    let image = try_open(disk.clone(), mode, password).unwrap();
+    recorder.begin(0);
+    (script.action)(&*image).unwrap_or_else(|error| panic!("{name}: {error}"));
+    image.close().unwrap();
+    recorder.durable(1);
+    drop(image);
+    let last = script.passwords.last().copied();
+    let after = views(&*try_open(Arc::new(disk.content()), OpenMode::Read, last).unwrap());
+    let limits = match std::env::var_os("DISKSMITH_LONG") {
+        Some(_) => CrashLimits::default(),
+        None => CrashLimits { full_up_to: 5, random_subsets: 8, torn: 4, seed: 3 },
+    };
+    let mut number = 0;
+    crash_states(&[script.initial.clone()], &recorder.log(), limits, &mut |state| {
+        number += 1;
+        let before = if state.durable == 1 { &after } else { &before };
+        match judge(script, &state, (before, &after), number % ORACLE == 1) {
+            Ok(verdict) => tally.count(script.row, verdict),
+            Err(why) => panic!("{name}, state {}: {why}", state.name),
+        }
+        true
+    });
+}
+
+fn judge(
+    script: &Script,
+    state: &CrashState,
+    (before, after): (&Views, &Views),
+    ask: bool,
+) -> Result<Verdict, String> {
+    let storage: Arc<dyn Disk> = Arc::new(state.files[0].clone());
+    let passwords: Vec<_> = match script.passwords {
+        [] => vec![None],
+        some => some.iter().map(|word| Some(*word)).collect(),
+    };
+    let (image, password) = passwords
+        .iter()
+        .find_map(|word| Some((open(storage.clone(), OpenMode::Read, *word)?, *word)))
+        .ok_or("does not open")?;
+    allowed(&views(&*image), before, after)?;
+    let dirty = image.dirty() == Some(true);
+    let (corruptions, leaks) = check(&*image);
+    let verdict = match (corruptions, leaks) {
+        (0, 0) => Verdict::Clean,
+        (0, _) => Verdict::Leaks,
+        _ if dirty => Verdict::Marked,
+        _ if script.damaged => Verdict::Corrupt,
+        _ => return Err(format!("{corruptions} corruptions, and not marked")),
+    };
+    drop(image);
+    if ask && password.is_none() {
+        ask_qemu(&state.files[0], verdict)?;
+    }
+    if script.damaged {
+        let image = try_open(storage.clone(), OpenMode::Repair, password);
+        let image = image.map_err(|e| format!("to repair: {e}"))?;
+        image.check(Repair::All, &mut |_| {}).map_err(|e| format!("repairing: {e}"))?;
+        image.close().map_err(|e| format!("repairing: {e}"))?;
+    }
+    let image = try_open(storage.clone(), OpenMode::Write, password);
+    let image = image.map_err(|e| format!("opening for writing: {e}"))?;
+    if check(&*image).0 != 0 {
+        return Err("corrupt after opening for writing".into());
+    }
+    allowed(&views(&*image), before, after).map_err(|e| format!("opened for writing: {e}"))?;
+    image.write_at(&[9; 512], 0).map_err(|e| format!("writing: {e}"))?;
+    image.close().map_err(|e| format!("closing: {e}"))?;
+    match check(&*image).0 {
+        0 => Ok(verdict),
+        n => Err(format!("{n} corruptions after writing")),
+    }
+}
+
+/// The same class of verdict from the genuine tool.
+fn ask_qemu(disk: &MemoryDisk, ours: Verdict) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let path = folder.path().join("image.qcow2");
+    std::fs::write(&path, disk.to_bytes()).map_err(|e| e.to_string())?;
+    let (status, text) = oracle::qemu_check("qcow2", &path);
+    let right = match ours {
+        Verdict::Clean => status == 0,
+        Verdict::Leaks => status == 3,
+        // 1: parts of the metadata cannot be read at all.
+        Verdict::Marked | Verdict::Corrupt => matches!(status, 1 | 2),
+    };
+    if right { Ok(()) } else { Err(format!("{ours:?}, qemu-img check says {status}: {text}")) }
+}
+
+fn run(scripts: Vec<Script>) {
+    let only = std::env::var("DISKSMITH_CRASH_SCRIPT").ok();
+    let mut tally = Tally::default();
+    for script in scripts.iter().filter(|s| only.as_ref().is_none_or(|name| *name == s.name)) {
+        cut(script, &mut tally);
+    }
+    println!("{} states of scripts\n{tally}", tally.states());
+}
+
+#[test]
+fn amendments() {
+    run(scripts::amendments());
+}
+
+#[test]
+fn passwords() {
+    run(scripts::passwords());
+}
+
+#[test]
+fn bitmaps() {
+    run(scripts::bitmaps());
+}
+
+#[test]
+fn sizes_and_tables() {
+    run(scripts::sizes_and_tables());
+}
+
+#[test]
+fn snapshots() {
+    run(scripts::snapshots());
+}
+
+#[test]
+fn repairs() {
+    run(damage::repairs());
+}

@@ -1,0 +1,46 @@
+//! ext: superblock at 1024, and, with 1 KiB blocks, the group descriptors at 2048.
+
+use super::{Field, le};
+
+/// Superblock, first group descriptor, and the inodes of the root directory and of the journal
+/// where a filesystem of 128 or 256-byte inodes in blocks of 1 KiB usually has them.
+pub const FIELDS: &[Field] = &[
+    le("s_inodes_count", 1024, 4),
+    le("s_blocks_count_lo", 1028, 4),
+    le("s_free_blocks_count_lo", 1036, 4),
+    le("s_first_data_block", 1044, 4),
+    le("s_log_block_size", 1048, 4),
+    le("s_log_cluster_size", 1052, 4),
+    le("s_blocks_per_group", 1056, 4),
+    le("s_clusters_per_group", 1060, 4),
+    le("s_inodes_per_group", 1064, 4),
+    le("s_magic", 1080, 2),
+    le("s_state", 1082, 2),
+    le("s_rev_level", 1100, 4),
+    le("s_first_ino", 1108, 4),
+    le("s_inode_size", 1112, 2),
+    le("s_feature_compat", 1116, 4),
+    le("s_feature_incompat", 1120, 4),
+    le("s_feature_ro_compat", 1124, 4),
+    le("s_reserved_gdt_blocks", 1230, 2),
+    le("s_journal_inum", 1248, 4),
+    le("s_last_orphan", 1256, 4),
+    le("s_hash_seed", 1260, 8),
+    le("s_def_hash_version", 1276, 1),
+    le("s_desc_size", 1278, 2),
+    le("s_first_meta_bg", 1284, 4),
+    le("s_blocks_count_hi", 1360, 4),
+    le("s_log_groups_per_flex", 1396, 1),
+    le("s_checksum_type", 1397, 1),
+    le("s_backup_bgs", 1612, 8),
+    le("s_checksum_seed", 1648, 4),
+    le("s_orphan_file_inum", 1664, 4),
+    le("bg_block_bitmap_lo", 2048, 4),
+    le("bg_inode_bitmap_lo", 2052, 4),
+    le("bg_inode_table_lo", 2056, 4),
+    le("bg_free_blocks_count_lo", 2060, 2),
+    le("bg_free_inodes_count_lo", 2062, 2),
+    le("bg_flags", 2066, 2),
+    le("bg_itable_unused_lo", 2076, 2),
+    le("bg_inode_table_hi", 2088, 4),
+];
