@@ -154,13 +154,6 @@ impl Mkfs {
         let mut settings = self.access.settings(true)?;
         (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
         let opened = open_disk(address, &settings)?;
-<<<<<<< HEAD
-        if !self.force {
-            refuse_if_used(&*opened.disk)
-                .with_context(|| format!("Could not make a filesystem in '{}'", opened.shown))?;
-        }
-=======
->>>>>>> main
         let attempt = || format!("Could not make a filesystem in '{}'", opened.shown);
         if !self.force {
             refuse_if_used(&*opened.disk).with_context(attempt)?;

@@ -2,11 +2,8 @@
 
 mod bytes;
 mod chapter1;
-<<<<<<< HEAD
-mod chapter3;
-=======
 mod chapter2;
->>>>>>> main
+mod chapter3;
 mod folder;
 mod look;
 
@@ -59,11 +56,7 @@ pub(crate) enum Action {
     Guest { image: &'static str, format: &'static str, offset: u64, text: &'static str },
 }
 
-<<<<<<< HEAD
-static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER, &chapter3::CHAPTER];
-=======
-static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER, &chapter2::CHAPTER];
->>>>>>> main
+static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER, &chapter2::CHAPTER, &chapter3::CHAPTER];
 
 /// Runs all chapters in `folder`, or in a fresh one.
 pub(crate) fn run(face: &Face, folder: Option<PathBuf>) -> Outcome {
