@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use disksmith_disk::{Context, Error, Kind, Result};
@@ -46,15 +46,23 @@ pub fn mounts(disk: &FileDisk) -> Result<Vec<Mount>> {
     Ok(lines.filter_map(parse).filter(|mount| family.contains(&mount.device)).collect())
 }
 
-/// Refuses a device of which something is mounted.
+/// Refuses a device of which something is mounted, or that the kernel uses in another way: for
+/// swap, in a RAID, under LVM.
 pub fn refuse_mounted(disk: &FileDisk) -> Result<()> {
-    match mounts(disk)?.first() {
-        None => Ok(()),
-        Some(mount) => Err(Error::new(
-            Kind::InUse,
-            format!("'{}' is in use: mounted on '{}'", disk.path().display(), mount.point.display()),
-        )
-        .with_hint("Unmount it first.")),
+    let name = disk.path().display();
+    if let Some(mount) = mounts(disk)?.first() {
+        let what = format!("'{name}' is in use: mounted on '{}'", mount.point.display());
+        return Err(Error::new(Kind::InUse, what).with_hint("Unmount it first."));
+    }
+    if !disk.is_block_device() {
+        return Ok(());
+    }
+    let exclusive = File::options().read(true).custom_flags(libc::O_EXCL).open(disk.path());
+    match exclusive {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            Err(Error::new(Kind::InUse, format!("'{name}' is in use by the kernel")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -166,6 +166,7 @@ impl BuildVerb {
         let plan = Plan { driver, name: output.to_string(), options };
         plan.check()?;
         let place = plan.path()?;
+        refuse_in_use(&place)?;
         if !self.force {
             refuse_holding(&place)?;
         }
@@ -217,14 +218,26 @@ fn spool(spec: &mut DiskSpec) -> Result<Option<File>, Failure> {
     Ok(Some(file))
 }
 
-/// A device that is mounted, and a target that holds something, are not overwritten unasked.
+/// A device of which something is mounted is not written to, whoever asks.
+pub(crate) fn refuse_in_use(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.file_type().is_block_device() => {
+            let attempt = || format!("Could not write to '{}'", path.display());
+            let device = FileDisk::open(path, OpenOptions::default()).with_context(attempt)?;
+            refuse_mounted(&device).with_context(attempt)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A target that holds something is not overwritten unasked.
 pub(crate) fn refuse_holding(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::FileTypeExt;
     let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
     let attempt = || format!("Could not write to '{}'", path.display());
     if meta.file_type().is_block_device() {
         let device = FileDisk::open(path, OpenOptions::default()).with_context(attempt)?;
-        refuse_mounted(&device)?;
         return refuse_if_used(&device).with_context(attempt);
     }
     if !meta.is_file() || meta.len() == 0 {

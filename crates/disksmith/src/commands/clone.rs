@@ -14,7 +14,7 @@ use disksmith_operations::clone::{
 };
 
 use super::Verb;
-use super::build::refuse_holding;
+use super::build::{refuse_holding, refuse_in_use};
 use super::common::{Purpose, Source};
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
@@ -238,6 +238,7 @@ impl CloneVerb {
         let settings = Settings { locking: Locking::Serve, ..Settings::new(OpenMode::Write) };
         if target.device {
             let shown = self.to.as_str();
+            refuse_in_use(&target.path)?;
             if !self.force && start == 0 {
                 refuse_holding(&target.path)?;
             }
