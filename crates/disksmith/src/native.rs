@@ -27,7 +27,8 @@ pub(crate) fn command() -> Command {
 
 /// Parses and runs. Answers the exit status.
 pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
-    let words = std::iter::once("disksmith".to_string()).chain(progress_joined(arguments));
+    let arguments = tests_of_find(progress_joined(arguments));
+    let words = std::iter::once("disksmith".to_string()).chain(arguments);
     let matches = match command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return refused(face, &error),
@@ -60,6 +61,29 @@ fn progress_joined(arguments: &[String]) -> Vec<String> {
         }
     }
     joined
+}
+
+/// find(1) has long names behind one dash; `find -name` is taken as `find --name`.
+fn tests_of_find(mut arguments: Vec<String>) -> Vec<String> {
+    const NAMES: &[(&str, &str)] = &[
+        ("-name", "--name"),
+        ("-path", "--path"),
+        ("-type", "--type"),
+        ("-size", "--size"),
+        ("-perm", "--perm"),
+        ("-uid", "--uid"),
+        ("-gid", "--gid"),
+        ("-maxdepth", "--max-depth"),
+        ("-print0", "--print0"),
+    ];
+    if arguments.first().is_some_and(|verb| verb == "find") {
+        for word in &mut arguments {
+            if let Some((_, long)) = NAMES.iter().find(|(short, _)| short == word) {
+                *word = (*long).to_string();
+            }
+        }
+    }
+    arguments
 }
 
 /// Help and version are no errors; everything else is one line and a hint.

@@ -202,7 +202,8 @@ fn mkfs_takes_what_mke2fs_takes() {
     let extended = format!(
         "stride=16,stripe_width=64,lazy_itable_init=0,hash_seed={seed},root_owner=1000:100"
     );
-    let arguments = ["-t", "ext3", "-b", "1024", "-I", "128", "-J", "size=2", "-L", "here", "-m", "1"];
+    let arguments =
+        ["-t", "ext3", "-b", "1024", "-I", "128", "-J", "size=2", "-L", "here", "-m", "1"];
     ours(&[&["mkfs", &image, "-E", &extended], &arguments[..]].concat());
     clean(&image);
     let said = succeed("dumpe2fs", &["-h", &image]);
@@ -219,7 +220,38 @@ fn mkfs_takes_what_mke2fs_takes() {
     }
     let root = ours(&["stat", &format!("{image}::/")]);
     assert!(root.contains("Uid: 1000  Gid: 100"), "{root}");
-    for wrong in [["-E", "stride=x"], ["-T", "none"], ["-J", "device=/dev/sda"], ["-O", "^extent"]] {
+    for wrong in [["-E", "stride=x"], ["-T", "none"], ["-J", "device=/dev/sda"], ["-O", "^extent"]]
+    {
         refused(&[&["mkfs", "--force", &image][..], &wrong[..]].concat());
     }
+}
+
+#[test]
+fn files_go_between_partitions_of_one_image() {
+    let scratch = Scratch::new();
+    let disk = scratch.text("disk.qcow2");
+    ours(&["create", "-q", &disk, "300M"]);
+    ours(&["partition", &disk, "init", "gpt"]);
+    ours(&["partition", &disk, "add", "--size", "100M", "--name", "one"]);
+    ours(&["partition", &disk, "add", "--name", "two"]);
+    ours(&["mkfs", &format!("{disk}:1"), "-t", "ext2", "-b", "4096"]);
+    ours(&["mkfs", &format!("{disk}:two"), "-t", "ext4", "-L", "root", "-b", "4096"]);
+    let tree = scratch.folder("tree");
+    awkward(&tree);
+    let expected = walk(Path::new(&tree));
+    ours(&["cp", "-a", &tree, &format!("{disk}:two:/tree")]);
+    ours(&["cp", "-a", &format!("{disk}:root:/tree"), &format!("{disk}:1:/copy")]);
+    // By two names of one partition: it is the same filesystem.
+    ours(&["cp", "-a", &format!("{disk}:2:/tree/many"), &format!("{disk}:root:/again")]);
+    ours(&["cp", "-a", &format!("{disk}:1:/copy"), &scratch.text("out")]);
+    assert_same(&expected, &walk(&scratch.path("out")));
+    for part in ["1", "2"] {
+        let raw = scratch.text("part.raw");
+        ours(&["convert", "-O", "raw", &format!("{disk}:{part}"), &raw]);
+        clean(&raw);
+    }
+    assert_eq!(ours(&["find", &format!("{disk}:2:/again"), "-type", "f"]).lines().count(), 600);
+    let human = ours(&["df", "-h", &disk]);
+    assert!(human.contains("ext2") && human.contains("ext4"), "{human}");
+    assert!(ours(&["ls", "-lah", &format!("{disk}:2:/again")]).lines().count() >= 600);
 }

@@ -223,8 +223,11 @@ fn use_it(root: &Path) {
         fs::write(root.join(format!("made/{}/{number}", number % 7)), vec![7; number * 50])
             .unwrap();
     }
-    let status = run("git", &["--version"]);
-    assert!(status.status.success());
+    let flagged = root.join("three");
+    succeed("chattr", &["+a", flagged.to_str().unwrap()]);
+    assert!(fs::write(&flagged, "x").is_err(), "it can only be appended to");
+    assert!(succeed("lsattr", &[flagged.to_str().unwrap()]).starts_with("-----a"));
+    succeed("chattr", &["-a", flagged.to_str().unwrap()]);
 }
 
 /// Rounds of mounting, loading and killing.
@@ -340,8 +343,17 @@ fn an_ordinary_user_mounts_and_works() {
     let said = succeed(
         "setpriv",
         &[
-            "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", script, "bash",
-            &program, &image, &place, &source,
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "bash",
+            "-c",
+            script,
+            "bash",
+            &program,
+            &image,
+            &place,
+            &source,
         ],
     );
     assert!(said.contains("Uid: 5  Gid: 6") && said.contains("user.x=\"y\""), "{said}");

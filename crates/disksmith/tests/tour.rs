@@ -28,6 +28,8 @@ fn the_tour_ends_well() {
         "Image committed.",
         "Images are identical.",
         "Example 2.2",
+        "Example 2.5",
+        "Example 2.6",
         "new      disk1.raw: 1 GiB long, 0 B of it on disk",
         "255 heads, 63 sectors/track, 130 cylinders",
         "Disk identifier: 0x000e44e8",

@@ -64,9 +64,7 @@ impl MountOptions {
         if self.default_permissions {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
-        for (on, option) in
-            [(self.no_exec, MountOption::NoExec), (self.sync, MountOption::Sync)]
-        {
+        for (on, option) in [(self.no_exec, MountOption::NoExec), (self.sync, MountOption::Sync)] {
             config.mount_options.extend(on.then_some(option));
         }
         config.acl = self.acl();

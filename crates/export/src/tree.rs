@@ -6,6 +6,7 @@
 //! need no handles; "open" and "flush" are answered once with "not implemented", after which the
 //! kernel does not ask any more.
 
+mod flags;
 mod requests;
 
 use std::ffi::OsStr;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use disksmith_disk::Error;
 use disksmith_filesystems::{
-    Attributes, Changes, Device, Entry, FileKind, Filesystem as Tree, NewFile, acl, errors,
+    Attributes, Changes, Device, Entry, FileKind, Filesystem as Tree, NewFile, acl,
 };
 use fuser::{Generation, INodeNo, ReplyEmpty, ReplyEntry, Request};
 
@@ -30,9 +31,6 @@ use crate::workers::{Pace, Workers};
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 /// Names that are read from a directory at once.
 const BATCH: usize = 256;
-
-const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
-const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
 
 /// A filesystem, ready to be mounted.
 #[derive(Debug)]
@@ -153,25 +151,6 @@ impl TreeMount {
             return Ok(std::process::id().to_string().into_bytes());
         }
         self.tree.xattr(self.inode(node), name.as_bytes())
-    }
-
-    fn flags(&self, inode: u64, command: u32, data: &[u8]) -> Result<Vec<u8>, Error> {
-        match command {
-            FS_IOC_GETFLAGS => {
-                let flags = self.tree.attributes(inode)?.flags;
-                Ok(flags.to_le_bytes().to_vec())
-            }
-            FS_IOC_SETFLAGS => {
-                let Some(Ok(flags)) = data.get(..4).map(<[u8; 4]>::try_from) else {
-                    return Err(errors::invalid());
-                };
-                let flags = Some(u32::from_le_bytes(flags));
-                self.touch();
-                self.tree.set_attributes(inode, &Changes { flags, ..Changes::default() })?;
-                Ok(Vec::new())
-            }
-            _ => Err(Error::from_errno(libc::ENOTTY)),
-        }
     }
 }
 

@@ -28,8 +28,8 @@ pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Arc<dyn Filesystem>>
     }
 }
 
-pub use usage::used_ranges;
 pub use interface::{
     Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem, NewFile, Rename, Seek,
     Statistics, Time, errno, errors, resolve,
 };
+pub use usage::used_ranges;

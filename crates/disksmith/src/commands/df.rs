@@ -15,12 +15,16 @@ use crate::render::printable;
 
 /// The arguments of `df`.
 #[derive(clap::Args, Debug, Default)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Df {
     #[command(flatten)]
     pub access: Access,
     /// Sizes as 1.5K, 20M
-    #[arg(long)]
+    #[arg(short = 'h', long, alias = "human-readable")]
     pub human: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     /// Inodes instead of blocks
     #[arg(short, long)]
     pub inodes: bool,

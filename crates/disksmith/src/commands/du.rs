@@ -15,6 +15,7 @@ use crate::guest::{Access, show};
 
 /// The arguments of `du`.
 #[derive(clap::Args, Debug, Default)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Du {
     #[command(flatten)]
     pub access: Access,
@@ -25,8 +26,11 @@ pub(crate) struct Du {
     #[arg(short, long)]
     pub all: bool,
     /// Sizes as 1.5K, 20M
-    #[arg(long)]
+    #[arg(short = 'h', long, alias = "human-readable")]
     pub human: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     /// Lengths instead of storage, in bytes
     #[arg(short, long)]
     pub bytes: bool,

@@ -12,6 +12,7 @@ use crate::guest::{Access, Guest, show};
 
 /// The arguments of `ls`.
 #[derive(clap::Args, Debug, Default)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Ls {
     #[command(flatten)]
     pub access: Access,
@@ -31,8 +32,11 @@ pub(crate) struct Ls {
     #[arg(short, long)]
     pub inode: bool,
     /// Sizes as 1.5K, 20M
-    #[arg(long)]
+    #[arg(short = 'h', long, alias = "human-readable")]
     pub human: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     #[command(flatten)]
     pub form: Form,
     /// Where: IMAGE:PART:PATH

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Slice, human_size};
 use disksmith_filesystems::ext::{MakeOptions, make, make_from, measure, size_for};
-use disksmith_filesystems::source::{DirectorySource, Source, TarSource, unpack};
+use disksmith_filesystems::source::{DirectorySource, Source, TarSource};
 use disksmith_formats::{OpenMode, Options};
 use disksmith_open::{Address, Locking, Secrets, open_disk};
 
@@ -229,14 +229,16 @@ impl Fill {
     /// The same in a form that can be read twice: a stream goes to a file first.
     fn repeatable(self) -> Result<Self, Error> {
         let Self::Stream(mut stream) = self else { return Ok(self) };
-        Ok(Self::Tar(keep(&mut stream)?))
+        let attempt = "Could not keep the tar stream in a temporary file";
+        let mut file = tempfile::tempfile().context(attempt)?;
+        std::io::copy(&mut stream, &mut file).context(attempt)?;
+        Ok(Self::Tar(file))
     }
 
     fn source(&self) -> Result<Option<Box<dyn Source>>, Error> {
         let tar = |file: &File| -> Result<Box<dyn Source>, Error> {
             let file = file.try_clone()?;
-            let plain = unpack(BufReader::with_capacity(1 << 20, file))?;
-            Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, plain))))
+            Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, file))))
         };
         Ok(match self {
             Self::Nothing => None,
@@ -249,14 +251,6 @@ impl Fill {
             Self::Stream(file) => Some(tar(file)?),
         })
     }
-}
-
-/// A stream as a file without a name, which can be read more than once.
-pub(crate) fn keep(stream: &mut dyn Read) -> Result<File, Error> {
-    let attempt = "Could not keep the tar stream in a temporary file";
-    let mut file = tempfile::tempfile().context(attempt)?;
-    std::io::copy(stream, &mut file).context(attempt)?;
-    Ok(file)
 }
 
 /// Reads a UUID.

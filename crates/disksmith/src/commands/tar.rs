@@ -10,7 +10,7 @@ use disksmith_filesystems::{FileKind, errors};
 
 use super::Verb;
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, usage};
-use crate::guest::{Access, path_of, show, tar};
+use crate::guest::{Access, Guests, path_of, show, tar};
 
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 1 << 20;
@@ -50,7 +50,9 @@ impl Verb for Tar {
 impl Tar {
     fn write(&self, face: &Face) -> Outcome {
         let address = self.access.address(&self.address);
-        let guest = self.access.open(&address, false)?;
+        let mut guests = Guests::new(&self.access, &[]);
+        let at = guests.open(&address)?;
+        let guest = guests.get(at);
         let start = guest.find(path_of(&address), true)?;
         if start.kind != FileKind::Directory {
             return Err(errors::not_a_directory().context(self.address.clone()).into());
@@ -92,7 +94,9 @@ impl Tar {
             "-" => Box::new(std::io::stdin()),
             path => Box::new(File::open(path).with_context(|| format!("Could not open '{path}'"))?),
         };
-        let guest = self.access.open(&address, true)?;
+        let mut guests = Guests::new(&self.access, &[&address]);
+        let at = guests.open(&address)?;
+        let guest = guests.get(at);
         let result = guest.find(path_of(&address), true).and_then(|folder| match folder.kind {
             FileKind::Directory => {
                 let mut source = TarSource::new(BufReader::with_capacity(BUFFER, input));
@@ -100,7 +104,7 @@ impl Tar {
             }
             _ => Err(errors::not_a_directory().context(self.address.clone())),
         });
-        let closed = guest.close();
+        let closed = guests.close();
         result.and(closed).map_err(Failure::from)?;
         Ok(DONE)
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use disksmith_disk::{Context, Error, Kind, Result};
 use disksmith_filesystems::{Attributes, FileKind, Filesystem, errors, resolve};
 use disksmith_formats::OpenMode;
-use disksmith_open::{Address, Locking, OpenedDisk, Settings, open_disk, open_filesystem};
+use disksmith_open::{
+    Address, Locking, Node, OpenedDisk, Settings, open_disk, open_filesystem, part_of,
+};
 
 use crate::commands::common::{Keys, Purpose, Source};
 use crate::face::{DONE, FAILED, Face, Failure, Outcome};
@@ -53,15 +55,8 @@ impl Access {
         })
     }
 
-    /// Opens the filesystem that an address means.
-    pub(crate) fn open(&self, address: &Address, write: bool) -> Result<Guest, Failure> {
-        let mut address = address.clone();
-        if address.part.is_none() {
-            address.part = Some(String::new());
-        }
-        let opened = open_disk(&address, &self.settings(write)?)?;
-        let tree = open_filesystem(&opened.disk, &opened.shown, !write)?;
-        Ok(Guest { name: address.disk_name(), tree, opened, write })
+    fn image(&self, address: &Address, write: bool) -> Result<OpenedDisk, Failure> {
+        Ok(open_disk(address, &self.settings(write)?)?)
     }
 }
 
@@ -69,8 +64,12 @@ impl Access {
 pub(crate) struct Guest {
     /// Which one, as the user named it.
     pub(crate) name: String,
+    /// The same under other names.
+    also: Vec<String>,
     pub(crate) tree: Arc<dyn Filesystem>,
     opened: OpenedDisk,
+    /// The image, as the user named it.
+    image: (String, Option<String>),
     write: bool,
 }
 
@@ -96,15 +95,6 @@ impl Guest {
             _ => Err(errors::not_a_directory().context(attempt())),
         }
     }
-
-    /// Makes everything durable and closes the image.
-    pub(crate) fn close(self) -> Result<()> {
-        if self.write {
-            self.tree.close().with_context(|| format!("Could not close '{}'", self.name))?;
-            self.opened.close()?;
-        }
-        Ok(())
-    }
 }
 
 /// A path's folder and last name; slashes at its end do not count.
@@ -116,30 +106,60 @@ pub(crate) fn split(path: &str) -> (&str, &str) {
     }
 }
 
-/// Filesystems that one command works on; each is opened once.
+/// Filesystems that one command works on; each is opened once, and each image.
 pub(crate) struct Guests<'a> {
     access: &'a Access,
     /// Those that are to be changed.
-    writable: Vec<String>,
+    writable: Vec<Address>,
     open: Vec<Guest>,
 }
 
 impl<'a> Guests<'a> {
     /// None is open yet. `writable`: the addresses that will be written to.
     pub(crate) fn new(access: &'a Access, writable: &[&Address]) -> Self {
-        let writable = writable.iter().map(|address| key(address)).collect();
+        let writable = writable.iter().map(|address| filesystem_of(address)).collect();
         Self { access, writable, open: Vec::new() }
     }
 
     /// The number of the filesystem that an address means.
     pub(crate) fn open(&mut self, address: &Address) -> Result<usize, Failure> {
-        let name = key(address);
-        if let Some(at) = self.open.iter().position(|guest| guest.name == name) {
+        let address = filesystem_of(address);
+        let name = address.disk_name();
+        let known = |guest: &Guest| guest.name == name || guest.also.contains(&name);
+        if let Some(at) = self.open.iter().position(known) {
             return Ok(at);
         }
-        let guest = self.access.open(address, self.writable.contains(&name))?;
-        self.open.push(guest);
+        let opened = self.disk(&address)?;
+        let same = |guest: &Guest| {
+            Arc::ptr_eq(&guest.opened.node, &opened.node) && guest.opened.start == opened.start
+        };
+        if let Some(at) = self.open.iter().position(same) {
+            self.open[at].also.push(name);
+            return Ok(at);
+        }
+        let write = self.writable_on(&address).any(|other| {
+            *other == address
+                || part_of(opened.node.clone(), other).is_ok_and(|part| part.start == opened.start)
+        });
+        let tree = open_filesystem(&opened.disk, &opened.shown, !write)?;
+        let (also, image) = (Vec::new(), image_of(&address));
+        self.open.push(Guest { name, also, tree, opened, image, write });
         Ok(self.open.len() - 1)
+    }
+
+    /// The part of an image that an address means; an image that is open is not opened again.
+    fn disk(&self, address: &Address) -> Result<OpenedDisk, Failure> {
+        let image = image_of(address);
+        match self.open.iter().find(|guest| guest.image == image) {
+            Some(guest) => Ok(part_of(guest.opened.node.clone(), address)?),
+            None => self.access.image(address, self.writable_on(address).next().is_some()),
+        }
+    }
+
+    /// What is to be changed on the same image.
+    fn writable_on(&self, address: &Address) -> impl Iterator<Item = &Address> {
+        let image = image_of(address);
+        self.writable.iter().filter(move |other| image_of(other) == image)
     }
 
     /// That one.
@@ -147,11 +167,21 @@ impl<'a> Guests<'a> {
         &self.open[number]
     }
 
-    /// Closes all; the first error is answered, all are closed.
+    /// Makes everything durable and closes all; the first error is answered.
     pub(crate) fn close(self) -> Result<()> {
         let mut result = Ok(());
-        for guest in self.open {
-            result = result.and(guest.close());
+        let written = || self.open.iter().filter(|guest| guest.write);
+        for guest in written() {
+            let attempt = || format!("Could not close '{}'", guest.name);
+            result = result.and(guest.tree.close().with_context(attempt));
+        }
+        let mut closed: Vec<&Arc<Node>> = Vec::new();
+        for guest in written() {
+            let node = &guest.opened.node;
+            if !closed.iter().any(|other| Arc::ptr_eq(other, node)) {
+                result = result.and(guest.opened.close());
+                closed.push(node);
+            }
         }
         result
     }
@@ -185,10 +215,15 @@ pub(crate) fn change(
     Ok(status)
 }
 
-fn key(address: &Address) -> String {
-    let mut address = address.clone();
+/// The filesystem that an address lies in.
+fn filesystem_of(address: &Address) -> Address {
+    let mut address = Address { path: None, ..address.clone() };
     address.part.get_or_insert_default();
-    address.disk_name()
+    address
+}
+
+fn image_of(address: &Address) -> (String, Option<String>) {
+    (address.image.clone(), address.snapshot.clone())
 }
 
 /// The path of an address; the root when it has none.

@@ -83,5 +83,36 @@ pub(super) static CHAPTER: Chapter = Chapter {
                 look("partitioned", "what the partition changed"),
             ],
         },
+        Section {
+            title: "Example 2.5: a filesystem on the partition",
+            about: "The guide computed an offset (63 * 512 = 32256), made a second loop device at it, and ran\nmkfs and mount as root. A partition has an address, and any user can do both.",
+            steps: &[
+                run(
+                    &["mkfs", "disk1.raw:1", "--type", "ext3", "--label", "partition1"],
+                    "superblocks, tables and a journal: next to nothing on the host",
+                ),
+                run(&["info", "disk1.raw:1"], "the partition is known by its label from now on"),
+                look("formatted", "what the filesystem changed: nothing that concerns the table"),
+                run(&["df", "disk1.raw"], "5 % are kept for root, as mke2fs does"),
+                Step { action: Action::Folder("partition1"), remark: "" },
+                Step {
+                    action: Action::Serve(&["mount", "disk1.raw:partition1", "partition1"]),
+                    remark: "for reading and writing; 'mount' and 'df' of this machine show it",
+                },
+                Step {
+                    action: Action::Save("partition1/hello", "written like any file"),
+                    remark: "",
+                },
+            ],
+        },
+        Section {
+            title: "Example 2.6: cleaning up",
+            about: "Unmounting writes everything back and ends the program that served the mount; there is no\nloop device to detach. What was written is in the image.",
+            steps: &[
+                Step { action: Action::Serve(&["umount", "partition1"]), remark: "" },
+                run(&["ls", "-l", "disk1.raw:partition1:/"], "no mount is needed to look"),
+                run(&["info", "disk1.raw"], "the disk from the outside"),
+            ],
+        },
     ],
 };

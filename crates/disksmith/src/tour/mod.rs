@@ -48,6 +48,8 @@ pub(crate) enum Action {
     Serve(&'static [&'static str]),
     /// The facts of a raw disk are put beside those of earlier looks at it.
     Look { image: &'static str, column: &'static str },
+    /// Any program writes a file in a mount. Left out where there is no FUSE.
+    Save(&'static str, &'static str),
     /// A folder is made.
     Folder(&'static str),
     /// A file is written.
@@ -143,6 +145,11 @@ impl Tour<'_> {
                 self.face.print(&format!("(looking at {image})\n"));
                 let text = self.looks.look(image, column)?;
                 self.face.print(&text);
+            }
+            Action::Save(..) if !has_fuse() => {}
+            Action::Save(path, text) => {
+                self.face.print(&format!("$ echo '{text}' > {path}\n"));
+                std::fs::write(path, format!("{text}\n")).map_err(Error::from)?;
             }
             Action::Folder(name) => {
                 self.face.print(&format!("$ mkdir {name}\n"));

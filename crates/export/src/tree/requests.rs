@@ -14,7 +14,7 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::TreeMount;
+use super::{TreeMount, flags};
 use crate::convert::{
     attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
 };
@@ -448,7 +448,8 @@ impl Filesystem for TreeMount {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        match self.flags(self.inode(ino), cmd, in_data) {
+        self.touch();
+        match flags::answer(&*self.tree, self.inode(ino), cmd, in_data) {
             Ok(answer) => reply.ioctl(0, &answer),
             Err(error) => reply.error(errno(&error)),
         }

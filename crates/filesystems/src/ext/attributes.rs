@@ -57,7 +57,7 @@ impl Core {
                 Some(FileKind::Directory) => return Err(errors::is_a_directory()),
                 _ => return Err(errors::invalid()),
             }
-            self.check_unsealed(inode)?;
+            self.check_unsealed(inode, size)?;
             self.resize_content(inode, size)?;
             inode.set_modified(now);
         }
@@ -85,8 +85,10 @@ impl Core {
     }
 
     /// Refuses to change the content of files with a Merkle tree, and of immutable ones.
-    pub(crate) fn check_unsealed(&self, inode: &Inode) -> Result<()> {
-        if inode.has_flag(flags::VERITY | flags::IMMUTABLE) {
+    /// Of those that can only be appended to, what lies before their end stays as it is.
+    pub(crate) fn check_unsealed(&self, inode: &Inode, from: u64) -> Result<()> {
+        let appended = inode.has_flag(flags::APPEND) && from < inode.size();
+        if inode.has_flag(flags::VERITY | flags::IMMUTABLE) || appended {
             return Err(errors::not_permitted());
         }
         Ok(())

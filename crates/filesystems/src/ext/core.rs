@@ -261,7 +261,8 @@ impl Core {
         if revoked.is_empty() {
             return Ok(());
         }
-        let mut touched = (start..start + count).filter(|number| revoked.contains(number)).peekable();
+        let mut touched =
+            (start..start + count).filter(|number| revoked.contains(number)).peekable();
         if self.checkpointing && touched.peek().is_some() {
             // The older content is on its way to the same place.
             self.must_wait = true;

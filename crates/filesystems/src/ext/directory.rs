@@ -68,7 +68,13 @@ impl Core {
         Ok(Some((place, block)))
     }
 
-    pub(crate) fn tail_is_right_at(&self, inode: &Inode, block: &[u8], covered: usize, at: usize) -> bool {
+    pub(crate) fn tail_is_right_at(
+        &self,
+        inode: &Inode,
+        block: &[u8],
+        covered: usize,
+        at: usize,
+    ) -> bool {
         !self.shape.checksums
             || block.get(..covered).is_some_and(|body| {
                 super::checksum::crc32c(self.inode_seed(inode), body) == le32(block, at)

@@ -159,8 +159,9 @@ impl Filesystem for Ext {
                 if !inode.is_regular() {
                     return Err(errors::invalid());
                 }
-                core.check_unsealed(&inode)?;
-                core.write_content(&mut inode, offset + done as u64, part)?;
+                let at = offset + done as u64;
+                core.check_unsealed(&inode, at)?;
+                core.write_content(&mut inode, at, part)?;
                 let now = core.now();
                 inode.set_modified(now);
                 inode.set_changed(now);
@@ -231,7 +232,7 @@ impl Filesystem for Ext {
             let current = core.live_inode(inode)?;
             let large = !core.is_small(&current) && size < current.size();
             if current.is_regular() && large && !core.read_only {
-                core.check_unsealed(&current)?;
+                core.check_unsealed(&current, size)?;
                 drop(core);
                 self.cut(current.number, size)?;
                 self.commit_cut(current.number)?;
@@ -288,7 +289,7 @@ impl Filesystem for Ext {
         let _content = self.content(inode)?;
         self.change(|core| {
             let mut inode = core.live_inode(inode)?;
-            core.check_unsealed(&inode)?;
+            core.check_unsealed(&inode, offset)?;
             core.allocate_content(&mut inode, offset, length, how)?;
             let now = core.now();
             inode.set_modified(now);

@@ -4,7 +4,7 @@ use disksmith_disk::Result;
 
 use super::checksum::crc32c;
 use super::core::{Core, corrupt};
-use super::features::Incompat;
+use super::features::{Compat, Incompat};
 use super::layout::inode::{GOOD_OLD_SIZE, flags};
 use super::layout::{Inode, le16, le32, put, put16, put32};
 use crate::errors;
@@ -331,6 +331,10 @@ impl Core {
         let number = if old == 0 || shared {
             if shared {
                 self.release_attribute_block(inode)?;
+            }
+            if !self.sb.has_compat(Compat::EXT_ATTR) {
+                // As the kernel: without it such blocks are not counted as the inode's.
+                self.super_mut().set_compat(Compat::EXT_ATTR, true);
             }
             let number = self.allocate_metadata(self.inode_goal(inode))?;
             self.fresh(number)?;

@@ -112,7 +112,8 @@ fn mounted(name: &str, image: &str, part: f64, work: &str) -> Case {
         "fuse2fs {image} mount -o allow_other,fakeroot 2>/dev/null && (cd mount; {work}) && \
          umount mount && while pgrep -x fuse2fs > /dev/null; do sleep 0.01; done"
     );
-    let ours = format!("disksmith mount {image} mount && (cd mount; {work}) && disksmith umount mount");
+    let ours =
+        format!("disksmith mount {image} mount && (cd mount; {work}) && disksmith umount mount");
     let before = if image == "work.img" { "cp --sparse=always empty.img work.img" } else { "true" };
     Case::new(name)
         .job(FUSE2FS, fuse2fs)
@@ -128,9 +129,18 @@ fn mounts() -> Vec<Case> {
     const WRITE: f64 = 1.0 / 1.5;
     const WALK: f64 = 1.0 / 2.0;
     vec![
-        mounted("write 512 MiB in a mount", "work.img", WRITE,
-            "dd if=/dev/zero of=file bs=1M count=512 conv=fsync status=none"),
-        mounted("read 512 MiB in a mount", "large.img", WRITE, "dd if=large of=/dev/null bs=1M status=none"),
+        mounted(
+            "write 512 MiB in a mount",
+            "work.img",
+            WRITE,
+            "dd if=/dev/zero of=file bs=1M count=512 conv=fsync status=none",
+        ),
+        mounted(
+            "read 512 MiB in a mount",
+            "large.img",
+            WRITE,
+            "dd if=large of=/dev/null bs=1M status=none",
+        ),
         mounted("10 000 new files in a mount", "work.img", WRITE, create),
         mounted("find in a mount", "walk.img", WALK, "find . > /dev/null"),
         mounted("du in a mount", "walk.img", WALK, "du -s . > /dev/null"),

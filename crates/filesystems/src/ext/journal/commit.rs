@@ -193,7 +193,11 @@ impl Core {
         let mut revoked: Vec<u64> = transaction.revoked.drain().collect();
         revoked.sort_unstable();
         self.in_flight = Some(InFlight {
-            blocks: if journal.is_some() { transaction.dirty.into_iter().collect() } else { HashSet::new() },
+            blocks: if journal.is_some() {
+                transaction.dirty.into_iter().collect()
+            } else {
+                HashSet::new()
+            },
             freed: transaction.freed,
             truncated: transaction.truncated,
         });

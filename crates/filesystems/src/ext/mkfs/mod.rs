@@ -16,10 +16,11 @@ use super::filesystem::Ext;
 use crate::Time;
 use crate::source::Source;
 
-pub(crate) use plan::default_journal_blocks;
 pub use fill::Filled;
+pub(crate) use plan::default_journal_blocks;
 pub(crate) use write::{
-    add_journal, initialise_groups, make_resize_inode, place_tables, point_to_reserved, write_backups,
+    add_journal, initialise_groups, make_resize_inode, place_tables, point_to_reserved,
+    write_backups,
 };
 
 /// Which defaults to begin with.
