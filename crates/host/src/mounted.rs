@@ -41,7 +41,8 @@ pub fn mounts(disk: &FileDisk) -> Result<Vec<Mount>> {
     if sys.join("partition").exists() {
         family.extend(std::fs::canonicalize(&sys).ok().and_then(|own| device_of(own.parent()?)));
     }
-    let text = std::fs::read("/proc/self/mountinfo").context("Could not read the table of mounts")?;
+    let text =
+        std::fs::read("/proc/self/mountinfo").context("Could not read the table of mounts")?;
     let lines = text.split(|byte| *byte == b'\n');
     Ok(lines.filter_map(parse).filter(|mount| family.contains(&mount.device)).collect())
 }
@@ -139,7 +140,8 @@ mod tests {
 
     #[test]
     fn lines_of_mountinfo_are_read() {
-        let line = b"36 35 98:0 /mnt1 /mnt\\0402 ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        let line =
+            b"36 35 98:0 /mnt1 /mnt\\0402 ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
         let mount = parse(line).unwrap();
         assert_eq!(mount.device, "98:0");
         assert_eq!(mount.point, PathBuf::from("/mnt 2"));

@@ -160,9 +160,7 @@ impl MakeSettings {
                 let bytes = content.saturating_add(content / 30).saturating_add(1 << 20);
                 Ok(bytes.max(least_fat(kind)).next_multiple_of(1 << 20))
             }
-            FilesystemKind::Swap => {
-                Err(Error::new(Kind::InvalidInput, "swap space needs a size"))
-            }
+            FilesystemKind::Swap => Err(Error::new(Kind::InvalidInput, "swap space needs a size")),
         }
     }
 

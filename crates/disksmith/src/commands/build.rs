@@ -126,7 +126,9 @@ impl BuildVerb {
             (None, None) => return usage("of what? Say --from DIR|TAR, or SPEC.toml"),
             (Some(name), None) => {
                 if self.kind.is_some() || self.label.is_some() || self.owner.is_some() {
-                    return usage("--type, --label and --owner go with --from; SPEC.toml has its own");
+                    return usage(
+                        "--type, --label and --owner go with --from; SPEC.toml has its own",
+                    );
                 }
                 read_spec(name)?
             }
@@ -160,7 +162,9 @@ impl BuildVerb {
     ) -> Result<(), Failure> {
         let driver = creatable(format)?;
         if options.text("size").is_some() || options.text("backing_file").is_some() {
-            return refuse("size and backing file are not among the options of an image that is built");
+            return refuse(
+                "size and backing file are not among the options of an image that is built",
+            );
         }
         options.set("size", build.size().to_string());
         let plan = Plan { driver, name: output.to_string(), options };

@@ -39,7 +39,10 @@ pub(super) static CHAPTER: Chapter = Chapter {
                     "format = \"qcow2\"\nsize = \"512M\"\n\n[[partition]]\ntype = \"esp\"\nfilesystem = \"fat32\"\nsize = \"64M\"\n\n[[partition]]\nfilesystem = \"swap\"\nsize = \"32M\"\n\n[[partition]]\nname = \"root\"\nfilesystem = \"ext4\"\nlabel = \"root\"\nsize = \"rest\"\nfrom = \"tree\"\nowner = \"0:0\"\n",
                 ),
                 run(&["build", "disk.toml", "-o", "described.qcow2"], ""),
-                run(&["info", "described.qcow2"], "each filesystem with its label, its id and what is used"),
+                run(
+                    &["info", "described.qcow2"],
+                    "each filesystem with its label, its id and what is used",
+                ),
             ],
         },
         Section {

@@ -73,7 +73,8 @@ impl Build {
         }
         let fingerprints: Vec<_> = parts.iter().map(|part| part.survey.fingerprint()).collect();
         let ids = Ids::new(&fingerprints, request.spec.seed.as_deref());
-        let time = request.time.or_else(|| parts.iter().filter_map(|part| part.survey.newest).max());
+        let time =
+            request.time.or_else(|| parts.iter().filter_map(|part| part.survey.newest).max());
         let mut additions = additions(&request.spec, boot, label, &parts, &ids)?;
         for file in additions.files.iter_mut().flatten() {
             file.file.modified = time.unwrap_or_default();
@@ -170,8 +171,9 @@ impl Build {
         let mut source = contents::open(spec, self.request.input.as_ref(), extra)?;
         let mut source = Counted { source: &mut *source, meter };
         settings.make(slice, &mut source).map_err(|error| match error.kind() {
-            Kind::OutOfSpace => error
-                .with_hint("Give the disk more room (--size), or make room on this host."),
+            Kind::OutOfSpace => {
+                error.with_hint("Give the disk more room (--size), or make room on this host.")
+            }
             _ => error,
         })
     }
@@ -182,7 +184,11 @@ fn label(spec: &DiskSpec, boot: Option<Boot>) -> Result<Label> {
         Some("gpt") => Label::Gpt,
         Some("mbr" | "dos" | "msdos") => Label::Mbr,
         Some("none") => Label::None,
-        Some(other) => return Err(invalid(format!("'{other}' is no sort of partition table: gpt, mbr and none are"))),
+        Some(other) => {
+            return Err(invalid(format!(
+                "'{other}' is no sort of partition table: gpt, mbr and none are"
+            )));
+        }
         None if boot == Some(Boot::Bios) => Label::Mbr,
         None => Label::Gpt,
     };
@@ -239,15 +245,18 @@ fn additions(
                 let wanted = types::parse("esp", label).ok();
                 part.kind.as_deref().and_then(|kind| types::parse(kind, label).ok()) == wanted
             };
-            let esp = spec.partitions.iter().position(is_esp).ok_or_else(|| {
-                invalid("to boot with UEFI, a partition of type 'esp' is needed")
-            })?;
+            let esp =
+                spec.partitions.iter().position(is_esp).ok_or_else(|| {
+                    invalid("to boot with UEFI, a partition of type 'esp' is needed")
+                })?;
             let root = spec.partitions.iter().enumerate().find(|(index, part)| {
                 *index != esp && part.filesystem.as_deref().is_some_and(|name| name != "swap")
             });
             let root = root.map(|(index, part)| match (&part.uuid, label) {
                 (Some(uuid), _) => uuid.to_lowercase(),
-                (None, Label::Gpt) => uuid::Uuid::from_bytes(ids.uuid(&format!("partition {index}"))).to_string(),
+                (None, Label::Gpt) => {
+                    uuid::Uuid::from_bytes(ids.uuid(&format!("partition {index}"))).to_string()
+                }
                 (None, _) => format!("{:08x}-{:02x}", ids.number("disk"), index + 1),
             });
             boot::uefi::additions(esp, &surveys, &root.unwrap_or_default())

@@ -22,14 +22,32 @@ const MACHINES: [Machine; 2] = [
     Machine {
         word: "x64",
         default: "EFI/BOOT/BOOTX64.EFI",
-        on_esp: &["efi/systemd/systemd-bootx64.efi", "efi/debian/grubx64.efi", "efi/fedora/grubx64.efi", "efi/ubuntu/grubx64.efi", "efi/grub/grubx64.efi"],
-        elsewhere: &["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"],
+        on_esp: &[
+            "efi/systemd/systemd-bootx64.efi",
+            "efi/debian/grubx64.efi",
+            "efi/fedora/grubx64.efi",
+            "efi/ubuntu/grubx64.efi",
+            "efi/grub/grubx64.efi",
+        ],
+        elsewhere: &[
+            "usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+            "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi",
+        ],
     },
     Machine {
         word: "aa64",
         default: "EFI/BOOT/BOOTAA64.EFI",
-        on_esp: &["efi/systemd/systemd-bootaa64.efi", "efi/debian/grubaa64.efi", "efi/fedora/grubaa64.efi", "efi/ubuntu/grubaa64.efi", "efi/grub/grubaa64.efi"],
-        elsewhere: &["usr/lib/systemd/boot/efi/systemd-bootaa64.efi", "usr/lib/grub/arm64-efi/monolithic/grubaa64.efi"],
+        on_esp: &[
+            "efi/systemd/systemd-bootaa64.efi",
+            "efi/debian/grubaa64.efi",
+            "efi/fedora/grubaa64.efi",
+            "efi/ubuntu/grubaa64.efi",
+            "efi/grub/grubaa64.efi",
+        ],
+        elsewhere: &[
+            "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+            "usr/lib/grub/arm64-efi/monolithic/grubaa64.efi",
+        ],
     },
 ];
 
@@ -86,7 +104,9 @@ pub(in crate::build) fn additions(esp: usize, surveys: &[Survey], root: &str) ->
 fn entries(esp: &Survey, surveys: &[Survey], root: &str) -> Vec<ListedFile> {
     let says = |path: &String| {
         let lower = path.to_ascii_lowercase();
-        ["loader/entries/", "efi/linux/", "efi/boot/"].iter().any(|folder| lower.starts_with(folder))
+        ["loader/entries/", "efi/linux/", "efi/boot/"]
+            .iter()
+            .any(|folder| lower.starts_with(folder))
             || lower.ends_with("grub.cfg")
     };
     if esp.found.keys().any(says) {
@@ -171,11 +191,22 @@ mod tests {
         ]);
         let added = additions(0, &[Survey::default(), tree], "abcd").unwrap();
         let names: Vec<_> = added.files[0].iter().map(|file| file.file.path.clone()).collect();
-        let wanted = ["vmlinuz", "loader/entries/linux.conf", "initrd.img", "loader/loader.conf", "EFI/BOOT/BOOTX64.EFI"];
+        let wanted = [
+            "vmlinuz",
+            "loader/entries/linux.conf",
+            "initrd.img",
+            "loader/loader.conf",
+            "EFI/BOOT/BOOTX64.EFI",
+        ];
         assert_eq!(names, wanted.map(|name| name.as_bytes().to_vec()));
-        let super::super::super::contents::Listed::Bytes(entry) = &added.files[0][1].content else { panic!() };
+        let super::super::super::contents::Listed::Bytes(entry) = &added.files[0][1].content else {
+            panic!()
+        };
         let entry = String::from_utf8_lossy(entry);
-        assert!(entry.contains("root=PARTUUID=abcd rw") && entry.contains("initrd /initrd.img"), "{entry}");
+        assert!(
+            entry.contains("root=PARTUUID=abcd rw") && entry.contains("initrd /initrd.img"),
+            "{entry}"
+        );
     }
 
     #[test]
@@ -184,11 +215,16 @@ mod tests {
         let added = additions(0, &surveys, "x").unwrap();
         assert_eq!(added.files[0][0].file.path, b"EFI/BOOT/BOOTX64.EFI");
         let surveys = [
-            survey(&[("EFI/Linux/only.efi", b"kernel"), ("EFI/systemd/systemd-bootx64.efi", b"loader")]),
+            survey(&[
+                ("EFI/Linux/only.efi", b"kernel"),
+                ("EFI/systemd/systemd-bootx64.efi", b"loader"),
+            ]),
             Survey::default(),
         ];
         let added = additions(0, &surveys, "x").unwrap();
-        let super::super::super::contents::Listed::Bytes(bytes) = &added.files[0][0].content else { panic!() };
+        let super::super::super::contents::Listed::Bytes(bytes) = &added.files[0][0].content else {
+            panic!()
+        };
         assert_eq!(&bytes[..], b"loader");
     }
 }
