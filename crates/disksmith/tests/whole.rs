@@ -550,6 +550,11 @@ fn disks_of_all_sorts_grow() {
     let scratch = Scratch::new();
     let from = tree(&scratch, "tree");
     let wanted = walk(Path::new(&from));
+    let plain = scratch.folder("plain");
+    for number in 0..30 {
+        let bytes = Rng::new(number).bytes(number as usize * 3000);
+        fs::write(format!("{plain}/A file {number}.dat"), bytes).unwrap();
+    }
     let rounds = if std::env::var_os("DISKSMITH_LONG").is_some() { 200 } else { 12 };
     for round in 0..rounds {
         let mut rng = Rng::new(0x6077 + round);
@@ -558,19 +563,27 @@ fn disks_of_all_sorts_grow() {
         let mut spec = format!("table = '{table}'\n");
         let mut last = "";
         for index in 0..count {
-            let ext = ["ext2", "ext3", "ext4", "ext4"];
+            let lasts = ["ext2", "ext3", "ext4", "ext4", "fat32", "swap"];
             last = if index + 1 == count {
-                *rng.pick(&ext)
+                *rng.pick(&lasts)
             } else {
                 *rng.pick(&["ext2", "ext4", "fat16", "swap"])
             };
-            let size = if last.starts_with("ext") && index + 1 == count { 24 } else { 10 };
+            let size = match last {
+                "fat32" => 40,
+                "ext2" | "ext3" | "ext4" if index + 1 == count => 24,
+                _ => 10,
+            };
             spec += &format!(
                 "[[partition]]\nfilesystem = '{last}'\nsize = '{}K'\n",
                 size * 1024 + rng.below(5000)
             );
-            if index + 1 == count {
-                spec += &format!("from = '{from}'\n");
+            match last {
+                "fat32" => spec += &format!("from = '{plain}'\n"),
+                "ext2" | "ext3" | "ext4" if index + 1 == count => {
+                    spec += &format!("from = '{from}'\n");
+                }
+                _ => {}
             }
         }
         let file = scratch.text("disk.toml");
@@ -594,13 +607,33 @@ fn disks_of_all_sorts_grow() {
                 parts.iter().filter(|part| part.3 != "f").map(|part| part.1).max().unwrap_or(0);
             let end = parts.iter().map(|part| part.1 + part.2).max().unwrap_or(size);
             assert!(size - end < 2 * MIB, "{spec}: {} bytes are left", size - end);
-            part_by_kernel(&scratch, &raw, start, |place| {
-                assert_same(&wanted, &walk(place));
-                let room = rustix::fs::statvfs(place).unwrap();
-                let room = room.f_blocks * room.f_frsize;
-                assert!(room > (end - start) / 10 * 8, "{spec}: {last} has only {room} bytes");
-            });
+            match last {
+                "swap" => swap_reaches(&raw, start, end),
+                "fat32" => fat_has(&scratch, &raw, start, &plain),
+                _ => part_by_kernel(&scratch, &raw, start, |place| {
+                    assert_same(&wanted, &walk(place));
+                    let room = rustix::fs::statvfs(place).unwrap();
+                    let room = room.f_blocks * room.f_frsize;
+                    assert!(room > (end - start) / 10 * 8, "{spec}: {last} has only {room} bytes");
+                }),
+            }
         }
         fs::remove_file(image).unwrap();
     }
+}
+
+/// The header of swap space names its last page.
+fn swap_reaches(image: &str, start: u64, end: u64) {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = [0; 4];
+    fs::File::open(image).unwrap().read_exact_at(&mut bytes, start + 1028).unwrap();
+    assert_eq!(u64::from(u32::from_le_bytes(bytes)), (end - start) / 4096 - 1);
+}
+
+/// mtools reads the files of a FAT.
+fn fat_has(scratch: &Scratch, image: &str, start: u64, plain: &str) {
+    let out = scratch.folder("mcopied");
+    succeed("mcopy", &["-s", "-n", "-i", &format!("{image}@@{start}"), "::*", &out]);
+    succeed("diff", &["-r", plain, &out]);
+    fs::remove_dir_all(out).unwrap();
 }

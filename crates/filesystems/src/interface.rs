@@ -265,6 +265,12 @@ pub trait Filesystem: Send + Sync + Debug {
         true
     }
 
+    /// False for filesystems that keep neither owners nor permissions, links nor extended
+    /// attributes: who copies there does not try to keep them.
+    fn posix(&self) -> bool {
+        true
+    }
+
     /// Sizes and what is free.
     fn statistics(&self) -> Result<Statistics>;
 

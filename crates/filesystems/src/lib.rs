@@ -1,4 +1,5 @@
-//! Filesystems without a kernel: one interface, and `ext` (ext2, ext3, ext4) behind it.
+//! Filesystems without a kernel: one interface, and behind it `ext` (ext2, ext3, ext4) and `fat`
+//! (FAT12, FAT16, FAT32, exFAT). Swap areas hold no files, but are made alike.
 //!
 //! A [`Filesystem`] turns a [`Disk`](disksmith_disk::Disk) into a tree of files. It is addressed by
 //! inode numbers and byte-string names, takes `&self` everywhere and is safe to share between

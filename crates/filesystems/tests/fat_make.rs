@@ -193,3 +193,29 @@ fn what_is_impossible_is_refused() {
     let disk = MemoryDisk::new(large);
     assert!(disk.allocated() == 0);
 }
+
+#[test]
+fn label_and_serial_number_are_changed_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    for size in [1440 << 10, 20 << 20, 600 << 20] {
+        fat::make(FileDisk::create(&image, size), &FatOptions::default()).unwrap();
+        for label in ["FIRST", "SECOND ONE", ""] {
+            let changes = fat::Tune {
+                label: Some(label.into()),
+                serial: Some(0xABCD_0123),
+                ..fat::Tune::default()
+            };
+            fat::tune(FileDisk::open(&image), &changes).unwrap();
+            let said = run("fsck.fat", &["-n", text(&image)]);
+            assert_eq!(said.lines().count(), 2, "{said}");
+            let shown = run("fatlabel", &[text(&image)]);
+            assert_eq!(shown.trim(), label);
+            assert!(run("fatlabel", &["-i", text(&image)]).contains("abcd0123"));
+            let ours = Fat::open(FileDisk::open(&image), true).unwrap();
+            assert_eq!((ours.label(), ours.uuid()), (label.into(), "ABCD-0123".to_string()));
+        }
+    }
+    let long = fat::Tune { label: Some(b"twelve bytes".to_vec()), ..fat::Tune::default() };
+    assert!(fat::tune(FileDisk::open(&image), &long).is_err());
+}

@@ -107,8 +107,9 @@ impl FilesystemKind {
                 Ok((done.old_bytes(), done.new_bytes()))
             }
             Self::Fat(_) => {
-                let _ = disk;
-                Err(Error::new(Kind::Unsupported, "FAT filesystems cannot be grown yet"))
+                let size = disk.size();
+                let done = fat::resize(disk, size)?;
+                Ok((done.old_bytes, done.new_bytes))
             }
             Self::Swap => {
                 /// Of a page, which swap space has whole ones of.

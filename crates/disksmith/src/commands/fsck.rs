@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
 use disksmith_filesystems::ext::{self, Repair};
+use disksmith_filesystems::fat;
 use disksmith_formats::OpenMode;
 use disksmith_open::{Locking, open_disk};
 use serde_json::json;
@@ -164,9 +165,10 @@ fn judge(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
     match content.as_deref() {
         // What is not recognised may be an ext filesystem that lost its superblock.
         None | Some("ext2" | "ext3" | "ext4") => judge_ext(disk, repair),
+        Some("vfat") => judge_fat(disk, repair),
         Some(other) => Err(Error::new(
             Kind::Unsupported,
-            format!("There is no check for {other} (but for ext2, ext3 and ext4)"),
+            format!("There is no check for {other} (but for ext2, ext3, ext4 and FAT)"),
         )),
     }
 }
@@ -188,6 +190,35 @@ fn judge_ext(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
         left: report.last.findings.clone(),
         left_count: report.last.count,
         summary: ext_summary(&report.last),
+        found: report.found,
+    })
+}
+
+fn judge_fat(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
+    let mend = match repair {
+        None => None,
+        Some(Repair::Safe) => Some(fat::Mend::Safe),
+        Some(Repair::All) => Some(fat::Mend::All(fat::Lost::Keep)),
+    };
+    let summary = |report: &fat::CheckReport| {
+        format!("{} files, {} clusters", report.files, report.clusters)
+    };
+    let Some(what) = mend else {
+        let report = fat::check(disk.clone())?;
+        return Ok(Told {
+            left: report.findings.clone(),
+            left_count: report.count,
+            changed: false,
+            summary: summary(&report),
+            found: report.findings,
+        });
+    };
+    let report = fat::repair(disk.clone(), what)?;
+    Ok(Told {
+        changed: report.changed(),
+        left: report.last.findings.clone(),
+        left_count: report.last.count,
+        summary: summary(&report.last),
         found: report.found,
     })
 }

@@ -1,9 +1,7 @@
 //! `label`: the name and the UUID of a filesystem.
 
-use std::sync::Arc;
-
-use disksmith_disk::{Context, Disk, Error, Kind, Result};
-use disksmith_filesystems::ext::{Tune, tune};
+use disksmith_disk::{Context, Error, Kind};
+use disksmith_filesystems::{ext, fat, swap};
 use disksmith_formats::OpenMode;
 use disksmith_open::{Locking, open_disk};
 
@@ -41,7 +39,6 @@ impl Verb for Label {
             address.part = Some(String::new());
         }
         let change = self.label.is_some() || self.uuid.is_some();
-        let uuid = self.uuid.as_deref().map(new_uuid).transpose()?;
         let mut settings = self.access.settings(change)?;
         if change {
             (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
@@ -54,7 +51,37 @@ impl Verb for Label {
             return Ok(DONE);
         }
         let attempt = || format!("Could not change the label of '{}'", opened.shown);
-        set(&opened.disk, self.label.as_deref(), uuid).with_context(attempt)?;
+        let kind = disksmith_partitions::probe(&*opened.disk)?.map(|content| content.kind);
+        match kind {
+            Some("ext2" | "ext3" | "ext4") => {
+                let uuid = self.uuid.as_deref().map(new_uuid).transpose()?;
+                let label = self.label.as_ref().map(|label| label.as_bytes().to_vec());
+                let changes = ext::Tune { label, uuid, ..ext::Tune::default() };
+                ext::tune(opened.disk.clone(), &changes).with_context(attempt)?;
+            }
+            Some("vfat") => {
+                let serial = self.uuid.as_deref().map(new_serial).transpose()?;
+                let label = self.label.as_ref().map(|label| label.as_bytes().to_vec());
+                let time = super::mkfs::epoch()?;
+                let changes = fat::Tune { label, serial, time };
+                fat::tune(opened.disk.clone(), &changes).with_context(attempt)?;
+            }
+            Some("swap") => {
+                let uuid = self.uuid.as_deref().map(new_uuid).transpose()?;
+                let label = self.label.as_ref().map(|label| label.as_bytes());
+                swap::tune(opened.disk.clone(), label, uuid).with_context(attempt)?;
+            }
+            Some(other) => {
+                let why = format!(
+                    "The label of {other} cannot be changed (only of ext2, ext3, ext4, FAT and swap)"
+                );
+                return Err(Error::new(Kind::Unsupported, why).context(attempt()).into());
+            }
+            None => {
+                let why = "There is no filesystem that is known";
+                return Err(Error::new(Kind::NotFound, why).context(attempt()).into());
+            }
+        }
         opened.close()?;
         Ok(DONE)
     }
@@ -69,18 +96,11 @@ pub(crate) fn new_uuid(text: &str) -> Result<[u8; 16], Failure> {
     }
 }
 
-/// Changes whichever filesystem is on `disk`.
-fn set(disk: &Arc<dyn Disk>, label: Option<&str>, uuid: Option<[u8; 16]>) -> Result<()> {
-    let content = disksmith_partitions::probe(&**disk)?.map(|content| content.kind.to_string());
-    match content.as_deref() {
-        Some("ext2" | "ext3" | "ext4") => {
-            let label = label.map(|label| label.as_bytes().to_vec());
-            tune(disk.clone(), &Tune { label, uuid, ..Tune::default() })
-        }
-        Some(other) => Err(Error::new(
-            Kind::Unsupported,
-            format!("The label of {other} cannot be changed (only of ext2, ext3 and ext4)"),
-        )),
-        None => Err(Error::new(Kind::NotFound, "There is no filesystem that is known")),
+/// Reads a serial number of FAT, or makes one up.
+fn new_serial(text: &str) -> Result<u32, Failure> {
+    match text {
+        "random" | "time" => Ok((uuid::Uuid::new_v4().as_u128() & 0xFFFF_FFFF) as u32),
+        "clear" => Ok(0),
+        text => super::mkfs::parse_serial(text),
     }
 }

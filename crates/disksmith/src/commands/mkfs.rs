@@ -1,8 +1,10 @@
 //! `mkfs`: a new filesystem in an image or a part of it.
 
 mod extended;
+mod types;
 
-pub(crate) use extended::epoch;
+pub(crate) use self::extended::epoch;
+pub(crate) use self::types::parse_serial;
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -11,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Slice, human_size};
-use disksmith_filesystems::ext::{MakeOptions, make, make_from, measure, size_for};
-use disksmith_filesystems::source::{DirectorySource, Source, TarSource};
+use disksmith_filesystems::source::{DirectorySource, Source, TarSource, unpack};
 use disksmith_formats::{OpenMode, Options};
 use disksmith_open::{Address, Locking, Secrets, open_disk};
 
+use self::types::Making;
 use super::Verb;
 use crate::face::{DONE, Face, Failure, Outcome, usage};
 use crate::guest::Access;
@@ -27,13 +29,13 @@ use crate::signals;
 pub(crate) struct Mkfs {
     #[command(flatten)]
     pub access: Access,
-    /// ext2, ext3 or ext4
+    /// ext2, ext3, ext4, fat (by size), fat12, fat16, fat32, exfat, swap
     #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "ext4")]
     pub kind: String,
-    /// Label, of at most 16 bytes
+    /// Label, of at most 16 bytes (FAT: 11)
     #[arg(short = 'L', long)]
     pub label: Option<String>,
-    /// UUID; without it a random one
+    /// UUID (FAT: serial number, like 1234-ABCD); without it a random one
     #[arg(long, value_name = "UUID")]
     pub uuid: Option<String>,
     /// Features to add, or with ^ to leave out: ^has_journal,casefold
@@ -51,7 +53,7 @@ pub(crate) struct Mkfs {
     /// Bytes per inode: 128, 256 …
     #[arg(short = 'I', long, value_name = "SIZE")]
     pub inode_size: Option<u32>,
-    /// Bytes per cluster, with the feature bigalloc
+    /// Bytes per cluster: of FAT, and of ext with the feature bigalloc
     #[arg(short = 'C', long, value_name = "SIZE")]
     pub cluster_size: Option<u32>,
     /// What it is for: default, small, floppy, big, huge, news, largefile, largefile4
@@ -72,6 +74,9 @@ pub(crate) struct Mkfs {
     /// Fill it from a directory, a tar file, or - for a tar stream on stdin
     #[arg(short = 'd', long, value_name = "DIR|TAR|-")]
     pub from: Option<String>,
+    /// Change names that the filesystem cannot hold, instead of refusing them
+    #[arg(long)]
+    pub map_names: bool,
     /// Even over a filesystem or partition table that is there
     #[arg(long)]
     pub force: bool,
@@ -85,7 +90,7 @@ impl Verb for Mkfs {
     const ABOUT: &'static str = "Make a filesystem in an image or a part of it";
 
     fn run(self, face: &Face) -> Outcome {
-        let options = extended::options(&self)?;
+        let options = types::read(&self)?;
         let address = self.access.address(&self.address);
         if address.path.is_some() {
             return usage("a filesystem is made in IMAGE or IMAGE:PART, not in a path");
@@ -99,7 +104,7 @@ impl Verb for Mkfs {
             Some(size) if address.is_plain() => self.new_image(face, size)?,
             _ => None,
         };
-        self.make(&address, size, &options, &fill)?;
+        self.make(face, (&address, size), &options, &fill)?;
         new.map_or(Ok(()), NewImage::keep)?;
         Ok(DONE)
     }
@@ -110,18 +115,22 @@ impl Mkfs {
     fn size(
         &self,
         face: &Face,
-        options: MakeOptions,
+        options: Making,
         fill: &Fill,
-    ) -> Result<(Option<u64>, MakeOptions), Failure> {
+    ) -> Result<(Option<u64>, Making), Failure> {
         match self.size.as_deref() {
             None => Ok((None, options)),
             Some("auto") => {
                 let Some(mut source) = fill.source()? else {
                     return usage("--size auto needs --from: what is the filesystem to hold?");
                 };
-                let attempt = || "Could not find out how large the filesystem must be";
-                let need = measure(&options, &mut *source).with_context(attempt)?;
-                let (size, options) = size_for(&options, &need).with_context(attempt)?;
+                let (size, options) = options.size_for(&mut *source).map_err(|failure| {
+                    let attempt = "Could not find out how large the filesystem must be";
+                    match failure {
+                        Failure::Error(error) => Failure::Error(error.context(attempt)),
+                        other => other,
+                    }
+                })?;
                 Ok((Some(size), options))
             }
             Some(text) => Ok((Some(crate::numbers::size(face, "filesystem size", text)?), options)),
@@ -146,9 +155,9 @@ impl Mkfs {
 
     fn make(
         &self,
-        address: &Address,
-        size: Option<u64>,
-        options: &MakeOptions,
+        face: &Face,
+        (address, size): (&Address, Option<u64>),
+        options: &Making,
         fill: &Fill,
     ) -> Result<(), Failure> {
         let mut settings = self.access.settings(true)?;
@@ -170,11 +179,10 @@ impl Mkfs {
             .context(attempt())
             .into());
         }
-        match fill.source()? {
-            None => make(disk, options).with_context(attempt)?,
-            Some(mut source) => {
-                make_from(disk, options, &mut *source).with_context(attempt)?;
-            }
+        let mut source = fill.source()?;
+        let source = source.as_mut().map(|source| &mut **source as &mut dyn Source);
+        for loss in options.make(disk, opened.start, source).with_context(attempt)? {
+            face.warn(&loss);
         }
         opened.disk.flush().with_context(attempt)?;
         Ok(opened.close()?)
@@ -229,16 +237,14 @@ impl Fill {
     /// The same in a form that can be read twice: a stream goes to a file first.
     fn repeatable(self) -> Result<Self, Error> {
         let Self::Stream(mut stream) = self else { return Ok(self) };
-        let attempt = "Could not keep the tar stream in a temporary file";
-        let mut file = tempfile::tempfile().context(attempt)?;
-        std::io::copy(&mut stream, &mut file).context(attempt)?;
-        Ok(Self::Tar(file))
+        Ok(Self::Tar(keep(&mut stream)?))
     }
 
     fn source(&self) -> Result<Option<Box<dyn Source>>, Error> {
         let tar = |file: &File| -> Result<Box<dyn Source>, Error> {
             let file = file.try_clone()?;
-            Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, file))))
+            let plain = unpack(BufReader::with_capacity(1 << 20, file))?;
+            Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, plain))))
         };
         Ok(match self {
             Self::Nothing => None,
@@ -259,6 +265,14 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], Failure> {
         Ok(uuid) => Ok(uuid.into_bytes()),
         Err(_) => usage(format!("'{text}' is not a UUID")),
     }
+}
+
+/// A stream as a file without a name, which can be read more than once.
+pub(crate) fn keep(stream: &mut dyn Read) -> Result<File, Error> {
+    let attempt = "Could not keep the tar stream in a temporary file";
+    let mut file = tempfile::tempfile().context(attempt)?;
+    std::io::copy(stream, &mut file).context(attempt)?;
+    Ok(file)
 }
 
 /// What is recognised is not overwritten unasked.

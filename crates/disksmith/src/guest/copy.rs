@@ -190,7 +190,7 @@ impl<'a> Copier<'a> {
 
     /// Anything but a directory, where nothing is.
     fn file(&mut self, source: &Attributes, directory: u64, name: &[u8]) -> Result<()> {
-        let shared = self.rules.archive && source.links > 1;
+        let shared = self.rules.archive && source.links > 1 && self.to.posix();
         if let Some(copy) = self.links.get(&source.inode).filter(|_| shared) {
             return self.to.link(*copy, directory, name).map(drop);
         }
@@ -284,15 +284,17 @@ impl<'a> Copier<'a> {
             modified: Some(source.modified),
             ..Changes::default()
         };
+        let posix = self.to.posix();
         let who = Changes {
-            uid: Some(source.uid),
-            gid: Some(source.gid),
+            uid: posix.then_some(source.uid),
+            gid: posix.then_some(source.gid),
             mode: (source.kind != FileKind::Symlink).then_some(source.mode),
             ..Changes::default()
         };
         self.to.set_attributes(target, &who).context("Could not set owner and mode")?;
         // After the owner, whose change would drop capabilities; before the times.
-        for name in self.from.xattrs(source.inode)? {
+        let names = if posix { self.from.xattrs(source.inode)? } else { Vec::new() };
+        for name in names {
             let value = self.from.xattr(source.inode, &name)?;
             self.to.set_xattr(target, &name, &value, None).map_err(|error| {
                 let attempt = format!("Could not set attribute {}", super::show::name(&name));

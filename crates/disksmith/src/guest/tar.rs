@@ -397,13 +397,13 @@ fn enter(tree: &dyn Filesystem, at: u64, name: &[u8]) -> Result<u64> {
 fn finish(tree: &dyn Filesystem, inode: u64, file: &SourceFile) -> Result<()> {
     let link = matches!(file.node, Node::Symlink(_));
     let who = Changes {
-        uid: Some(file.uid),
-        gid: Some(file.gid),
+        uid: tree.posix().then_some(file.uid),
+        gid: tree.posix().then_some(file.gid),
         mode: (!link).then_some(file.mode),
         ..Changes::default()
     };
     tree.set_attributes(inode, &who)?;
-    for (name, value) in &file.xattrs {
+    for (name, value) in file.xattrs.iter().filter(|_| tree.posix()) {
         tree.set_xattr(inode, name, value, None)?;
     }
     let times = Changes {

@@ -68,11 +68,6 @@ impl Ext {
         self.write_lock().clock = time;
     }
 
-    /// Looks at what is open.
-    pub(super) fn with_core<T>(&self, look: impl FnOnce(&Core) -> Result<T>) -> Result<T> {
-        look(&self.read_lock())
-    }
-
     pub(super) fn read_lock(&self) -> RwLockReadGuard<'_, Core> {
         self.core.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,6 +13,7 @@
 //! 5. the clusters that became free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) transaction: Transaction,
     /// Free clusters, without those that the transaction frees.
     free: Mutex<Option<u32>>,
+    /// Only clusters in this range are taken.
+    pub(crate) allowed: Option<Range<u32>>,
     /// Where to look for free clusters.
     next: u32,
     /// It was marked as in use when it was opened: somebody did not finish.
@@ -93,7 +96,7 @@ impl Transaction {
 impl Core {
     /// Opens the volume on `disk`. Nothing is written before something changes.
     pub(crate) fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Self> {
-        let (shape, boot) = Shape::open(&disk)?;
+        let (mut shape, boot) = Shape::open(&disk)?;
         if shape.size() > disk.size() && !read_only {
             return Err(Error::new(
                 Kind::Corrupt,
@@ -104,6 +107,12 @@ impl Core {
                 ),
             )
             .with_hint("It can be read, not written: the end is missing."));
+        }
+        // Of a volume whose end is missing, what is there can be read.
+        let room = disk.size().saturating_sub(shape.byte(shape.data_start)) / shape.cluster_size();
+        shape.clusters = shape.clusters.min(u32::try_from(room).unwrap_or(u32::MAX));
+        if shape.clusters == 0 {
+            return Err(corrupt("its disk ends before the first cluster"));
         }
         let mut core = Self {
             read_only: read_only || disk.read_only(),
@@ -116,6 +125,7 @@ impl Core {
             identities: Mutex::default(),
             transaction: Transaction::default(),
             free: Mutex::new(None),
+            allowed: None,
             next: 2,
             was_dirty: false,
             marked: false,
@@ -147,7 +157,7 @@ impl Core {
     // ---- marks -----------------------------------------------------------------------------
 
     /// The mark in the entry of cluster 1 that says "properly unmounted".
-    fn clean_bit(&self) -> u32 {
+    pub(crate) fn clean_bit(&self) -> u32 {
         match self.shape.kind {
             FatKind::Fat12 => 0,
             FatKind::Fat16 => 0x8000,
@@ -155,7 +165,7 @@ impl Core {
         }
     }
 
-    fn table_is_dirty(&self) -> Result<bool> {
+    pub(crate) fn table_is_dirty(&self) -> Result<bool> {
         let bit = self.clean_bit();
         Ok(bit != 0 && self.table.get(&*self.disk, &self.shape, 1)? & bit == 0)
     }
@@ -207,14 +217,39 @@ impl Core {
         self.disk.write_at(&bytes, at).context("Could not write the boot sector")
     }
 
-    /// Before anything changes: the volume is in use, and FSInfo knows nothing.
-    pub(crate) fn begin(&mut self) -> Result<()> {
+    /// Writes the boot sector to its backup too. The mark of use is only in the first one.
+    pub(crate) fn put_backup(&mut self) -> Result<()> {
+        if self.shape.backup_boot != 0 {
+            let dirty = self.boot.is_dirty();
+            self.boot.set_dirty(false);
+            let done = self.put_boot(self.shape.backup_boot);
+            self.boot.set_dirty(dirty);
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Writes the counts of a volume that is not in use.
+    pub(crate) fn settle_info(&mut self) -> Result<()> {
+        let free = self.recount_free()?;
+        self.put_info(Info { free, next: self.next.clamp(2, self.shape.clusters + 1) })?;
+        self.disk.flush()
+    }
+
+    /// Refuses changes where none can be made.
+    pub(crate) fn check_writable(&self) -> Result<()> {
         if self.read_only {
             return Err(errors::read_only());
         }
-        if self.failed {
-            return Err(Error::from_errno(5).context("An earlier write failed"));
+        match self.failed {
+            true => Err(Error::from_errno(5).context("An earlier write failed")),
+            false => Ok(()),
         }
+    }
+
+    /// Before anything changes: the volume is in use, and FSInfo knows nothing.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.check_writable()?;
         if !self.marked {
             self.marked = true;
             let marked = self.put_marks(true).and_then(|()| {
@@ -250,6 +285,17 @@ impl Core {
         Ok(free)
     }
 
+    /// Counts the free clusters anew.
+    pub(crate) fn recount_free(&self) -> Result<u32> {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.count_free()
+    }
+
+    /// That somebody left the volume marked as in use does not matter any more.
+    pub(crate) fn forget_dirt(&mut self) {
+        self.was_dirty = false;
+    }
+
     fn add_free(&mut self, change: i64) {
         let known = self.free.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = known {
@@ -259,13 +305,15 @@ impl Core {
 
     /// Takes `count` clusters, chained, in as few runs as lie ahead of `hint` (0: anywhere).
     pub(crate) fn allocate(&mut self, count: u32, hint: u32) -> Result<Vec<Run>> {
+        let range = self.allowed.clone().unwrap_or(2..self.shape.clusters + 2);
         let start = if self.shape.is_cluster(hint) { hint } else { self.next };
-        let start = if self.shape.is_cluster(start) { start } else { 2 };
+        let start = if range.contains(&start) { start } else { range.start };
+        let ranges = [start..range.end, range.start..start];
         // Split entries of FAT12 cannot be changed at once: they are used last.
-        let mut runs = self.find_free(count, start, false)?;
+        let mut runs = self.find_free(count, &ranges, false)?;
         let found: u32 = runs.iter().map(|run| run.1).sum();
         if found < count && self.shape.kind == FatKind::Fat12 {
-            runs.extend(self.find_free(count - found, start, true)?);
+            runs.extend(self.find_free(count - found, &ranges, true)?);
         }
         if runs.iter().map(|run| run.1).sum::<u32>() < count {
             return Err(errors::no_space());
@@ -289,14 +337,14 @@ impl Core {
             .collect())
     }
 
-    /// Free runs from `start` on, of `count` clusters at most: only of split entries, or only of
+    /// Free runs in these ranges, of `count` clusters at most: only of split entries, or only of
     /// others.
-    fn find_free(&self, count: u32, start: u32, split: bool) -> Result<Vec<(u32, u32)>> {
+    fn find_free(&self, count: u32, ranges: &[Range<u32>], split: bool) -> Result<Vec<(u32, u32)>> {
         let mut runs = Vec::new();
         let mut left = count;
         let mut reader = self.table.reader(&*self.disk, &self.shape);
-        for (from, to) in [(start, self.shape.clusters + 2), (2, start)] {
-            let mut at = from;
+        for range in ranges {
+            let (mut at, to) = (range.start, range.end);
             while left > 0
                 && let Some(first) = reader.find(at, to, true)?
             {
@@ -358,9 +406,9 @@ impl Core {
         self.transaction.frees.extend(runs.iter().map(|run| (run.cluster, run.count)));
     }
 
-    /// True when the next commit frees clusters.
+    /// True when the next commit frees clusters or slots.
     pub(crate) fn has_pending_space(&self) -> bool {
-        !self.transaction.frees.is_empty()
+        !self.transaction.frees.is_empty() || !self.transaction.dead.is_empty()
     }
 
     /// The cluster after this one, if the transaction changes that.

@@ -124,14 +124,21 @@ impl Core {
         from: u32,
         visit: &mut dyn FnMut(DirEntry, u32, u32, u64, Option<Vec<u16>>) -> bool,
     ) -> Result<()> {
-        let chunk_slots = self.chunk_slots(start);
+        let chunks = self.directory_chunks(start)?;
+        self.scan_chunks(&chunks, self.chunk_slots(start), from, visit)
+    }
+
+    fn scan_chunks(
+        &self,
+        chunks: &[u64],
+        chunk_slots: u32,
+        from: u32,
+        visit: &mut dyn FnMut(DirEntry, u32, u32, u64, Option<Vec<u16>>) -> bool,
+    ) -> Result<()> {
         let mut names = Assembler::default();
-        for (number, at) in self.directory_chunks(start)?.into_iter().enumerate() {
+        for (number, at) in chunks.iter().enumerate().skip((from / chunk_slots) as usize) {
             let base = number as u32 * chunk_slots;
-            if base + chunk_slots <= from {
-                continue;
-            }
-            let chunk = self.chunks.get(&*self.disk, &self.shape, at)?;
+            let chunk = self.chunks.get(&*self.disk, &self.shape, *at)?;
             let begin = from.saturating_sub(base) as usize;
             for index in begin..chunk.bytes.len() / ENTRY {
                 let Some(entry) = chunk.entry(index) else { break };
@@ -253,20 +260,26 @@ impl Core {
     pub(crate) fn find(&self, start: u32, units: &[u16]) -> Result<Option<Found>> {
         let directory = self.directory(start)?;
         let Some(slot) = directory.names.get(&self.name_hash(units)) else { return Ok(None) };
-        self.found_at(start, *slot)
+        self.found_at(&directory, *slot)
     }
 
     /// The file whose short entry is in this slot.
-    pub(crate) fn found_at(&self, start: u32, slot: u32) -> Result<Option<Found>> {
+    fn found_at(&self, directory: &Directory, slot: u32) -> Result<Option<Found>> {
         // Its long entries are at most 20 before it.
-        let mut found = None;
-        self.scan(start, slot.saturating_sub(20), &mut |here| {
-            let wanted = here.slot == slot;
-            if wanted {
-                found = Some(here);
-            }
-            !wanted && found.is_none()
-        })?;
+        let (from, mut found) = (slot.saturating_sub(20), None);
+        let chunks = &directory.chunks;
+        self.scan_chunks(
+            chunks,
+            directory.chunk_slots,
+            from,
+            &mut |entry, at, first, place, units| {
+                if at == slot && !entry.is_volume_id() && !entry.is_dot() {
+                    let units = units.unwrap_or_else(|| short_text(&entry.name(), entry.case()));
+                    found = Some(Found { entry, slot, first, place, units });
+                }
+                at < slot
+            },
+        )?;
         Ok(found)
     }
 
@@ -307,6 +320,8 @@ impl Core {
                 true => directory.sector_slots as u8,
                 false => self.measure_sector(&directory, sector)?.0,
             };
+            // Or the change would be made to a copy.
+            drop(directory);
             self.change_directory(start, &mut |directory| {
                 if let Some(place) = directory.room.get_mut(sector as usize) {
                     *place = room;
@@ -323,7 +338,7 @@ impl Core {
         &mut self,
         start: u32,
         entries: &[[u8; ENTRY]],
-        names: [u64; 2],
+        names: &[u64],
     ) -> Result<u32> {
         let first = self.make_room(start, entries.len() as u32)?;
         let directory = self.directory(start)?;
@@ -340,14 +355,15 @@ impl Core {
             self.store_slot(&directory, slot, bytes, slot >= end)?;
         }
         let slot = behind - 1;
+        let sectors = directory.sector(end.min(first))..=directory.sector(slot);
+        drop(directory);
         self.change_directory(start, &mut |directory| {
             directory.end = directory.end.max(behind);
             for name in names {
-                directory.names.entry(name).or_insert(slot);
+                directory.names.entry(*name).or_insert(slot);
             }
         });
-        let from = directory.sector(end.min(first));
-        self.remeasure(start, from..=directory.sector(slot))?;
+        self.remeasure(start, sectors)?;
         Ok(slot)
     }
 
@@ -390,7 +406,8 @@ impl Core {
                     .with_kind(Kind::OutOfSpace)
                     .context(format!("A FAT directory has at most {SLOTS_MAX} entries")));
             }
-            self.grow_directory(&directory)?;
+            drop(directory);
+            self.grow_directory(start)?;
         }
     }
 
@@ -419,8 +436,8 @@ impl Core {
     }
 
     /// Gives a directory one more cluster.
-    fn grow_directory(&mut self, directory: &Directory) -> Result<()> {
-        let chain = self.chain(directory.start)?;
+    fn grow_directory(&mut self, start: u32) -> Result<()> {
+        let chain = self.chain(start)?;
         let end = tail(&chain).ok_or_else(|| corrupt("a directory has no clusters"))?;
         let new = self.allocate(1, end + 1)?;
         let cluster = new.first().map_or(0, |run| run.cluster);
@@ -429,10 +446,7 @@ impl Core {
         let chunks: Vec<u64> =
             (begin..begin + self.shape.cluster_size()).step_by(size as usize).collect();
         self.link(end, cluster)?;
-        let unreached = directory
-            .chunks
-            .first()
-            .is_some_and(|first| self.transaction.unreached.contains(first));
+        let unreached = self.transaction.unreached.contains(&self.shape.place(start));
         for chunk in &chunks {
             self.chunks.insert(*chunk, size);
             match unreached {
@@ -443,8 +457,8 @@ impl Core {
         let mut longer = (*chain).clone();
         append(&mut longer, &new);
         debug_assert_eq!(length(&longer), length(&chain) + 1);
-        self.keep_chain(directory.start, Arc::new(longer));
-        self.change_directory(directory.start, &mut |directory| {
+        self.keep_chain(start, Arc::new(longer));
+        self.change_directory(start, &mut |directory| {
             directory.chunks.extend(&chunks);
             // The end stays where it is, if there is one.
             directory.slots += chunks.len() as u32 * directory.chunk_slots;
@@ -466,6 +480,7 @@ impl Core {
             self.transaction.dead.push((start, slot));
         }
         self.transaction.dead_names.extend([(start, long), (start, short)]);
+        drop(directory);
         self.forget_names(start, [long, short], found.slot);
         Ok(())
     }
@@ -521,14 +536,18 @@ impl Core {
         }
         let long = self.name_hash(&found.units);
         let short = self.name_hash(&short_text(&found.entry.name(), 0));
+        let sectors = directory.sector(first.min(found.first))..=directory.sector(found.slot);
+        drop(directory);
         self.forget_names(start, [long, short], found.slot);
+        // Until the commit, the disk has the old name.
+        let gone = [long, short].into_iter().filter(|name| !names.contains(name));
+        self.transaction.dead_names.extend(gone.map(|name| (start, name)));
         self.change_directory(start, &mut |directory| {
             for name in names {
                 directory.names.entry(name).or_insert(found.slot);
             }
         });
-        let from = directory.sector(first.min(found.first));
-        self.remeasure(start, from..=directory.sector(found.slot))?;
+        self.remeasure(start, sectors)?;
         Ok(true)
     }
 

@@ -63,6 +63,7 @@ impl Fat {
             attribute::READ_ONLY | attribute::HIDDEN | attribute::SYSTEM | attribute::ARCHIVE;
         self.change(|core| {
             let mut node = core.node(inode)?;
+            core.begin()?;
             let kept = node.entry.attributes() & !OURS;
             node.entry.set_attributes(kept | attributes & OURS);
             core.put_node(&node)
@@ -89,7 +90,7 @@ impl Fat {
 
 impl Open {
     fn change<T>(&mut self, work: &mut dyn FnMut(&mut Core) -> Result<T>) -> Result<T> {
-        self.core.begin()?;
+        self.core.check_writable()?;
         let mut done = work(&mut self.core);
         let full = done.as_ref().is_err_and(|error| error.kind() == Kind::OutOfSpace);
         if full && self.core.has_pending_space() {
@@ -212,6 +213,10 @@ impl Filesystem for Fat {
         self.read_lock().core.read_only
     }
 
+    fn posix(&self) -> bool {
+        false
+    }
+
     fn statistics(&self) -> Result<Statistics> {
         let open = self.read_lock();
         let core = &open.core;
@@ -304,6 +309,7 @@ impl Filesystem for Fat {
     fn write(&self, inode: u64, offset: u64, data: &[u8]) -> Result<()> {
         self.change(|core| {
             let mut node = core.node(inode)?;
+            core.begin()?;
             core.write_content(&mut node, offset, data)?;
             let now = core.now();
             touch(&mut node, now);
@@ -341,6 +347,7 @@ impl Filesystem for Fat {
     fn set_attributes(&self, inode: u64, changes: &Changes) -> Result<Attributes> {
         self.change(|core| {
             let mut node = core.node(inode)?;
+            core.begin()?;
             apply(core, &mut node, changes)?;
             core.put_node(&node)?;
             attributes_of(core, &node)
@@ -358,6 +365,7 @@ impl Filesystem for Fat {
     fn fallocate(&self, inode: u64, offset: u64, length: u64, how: Fallocate) -> Result<()> {
         self.change(|core| {
             let mut node = core.node(inode)?;
+            core.begin()?;
             let end = offset.checked_add(length).ok_or_else(errors::too_big)?;
             let size = u64::from(node.entry.size());
             match how {

@@ -255,3 +255,54 @@ fn numbered(name: &[u8], number: u32) -> Vec<u8> {
     let extension: String = extension.chars().take(20).collect();
     format!("{base}_{number}{extension}").into_bytes()
 }
+
+/// The size in bytes of a volume that holds the files of `source` under these options, with a
+/// little room. Reads names and lengths, not content.
+pub fn size_for(options: &FatOptions, source: &mut dyn Source) -> Result<u64> {
+    /// Clusters of 512 bytes to 64 KiB.
+    const SIZES: usize = 8;
+    let mut needed = [0_u64; SIZES];
+    let mut slots: HashMap<Vec<u8>, u64> = HashMap::from([(Vec::new(), 1)]);
+    let mut lengths: HashMap<Vec<u8>, u64> = HashMap::new();
+    while let Some(file) = source.next_file()? {
+        let split = file.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let folder = file.path.get(..split).unwrap_or(&[]).to_vec();
+        // Each name may leave a part of its sector unused.
+        let name = file.path.len().saturating_sub(split);
+        *slots.entry(folder).or_insert(2) += (name as u64).div_ceil(13) + 2;
+        let length = match &file.node {
+            Node::Regular(length) => {
+                lengths.insert(file.path.clone(), *length);
+                *length
+            }
+            Node::HardLink(target) => lengths.get(target).copied().unwrap_or(0),
+            Node::Directory => {
+                slots.entry(file.path.clone()).or_insert(2);
+                0
+            }
+            Node::Symlink(_) | Node::Special(..) => 0,
+        };
+        for (index, needed) in needed.iter_mut().enumerate() {
+            *needed += length.div_ceil(512 << index);
+        }
+    }
+    for slots in slots.values() {
+        for (index, needed) in needed.iter_mut().enumerate() {
+            *needed += (slots * 5 / 4 * 32).div_ceil(512 << index);
+        }
+    }
+    let bytes = needed[0] * 512;
+    let mut size = (bytes + bytes / 50).max(64 << 10).next_multiple_of(1 << 16);
+    for _ in 0..2000 {
+        if let Ok(boot) = super::make::plan(options, &size, 512) {
+            let shape = super::shape::Shape::parse(&boot)?;
+            let index = (shape.cluster_size() / 512).max(1).trailing_zeros() as usize;
+            let most = needed.get(index.min(SIZES - 1)).copied().unwrap_or(u64::MAX);
+            if u64::from(shape.clusters) >= most + most / 100 + 8 {
+                return Ok(size);
+            }
+        }
+        size += (size / 100).next_multiple_of(1 << 16);
+    }
+    Err(Error::new(Kind::LimitExceeded, "No size was found that holds the files"))
+}

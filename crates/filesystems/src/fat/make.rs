@@ -35,7 +35,7 @@ pub struct FatOptions {
     pub fats: u8,
     /// Entries in the root directory of FAT12 and FAT16.
     pub root_entries: Option<u16>,
-    /// Let FATs and clusters begin at multiples of the cluster size.
+    /// Let FATs and clusters begin at multiples of the cluster size, and the volume end with a track.
     pub align: bool,
     /// Names that FAT cannot hold are changed rather than refused, when it is made with files.
     pub map_names: bool,
@@ -165,7 +165,7 @@ pub(crate) fn plan(options: &FatOptions, size: &u64, disk_sector: u32) -> Result
         Some(floppy) => (2, floppy.4),
         None => chs(whole),
     };
-    let sectors = whole / u64::from(track) * u64::from(track);
+    let sectors = if options.align { whole - whole % u64::from(track) } else { whole };
     let Ok(sectors) = u32::try_from(sectors) else {
         return invalid(format!("FAT volumes have at most 2^32 - 1 sectors; these are {sectors}"));
     };

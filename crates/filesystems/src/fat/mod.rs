@@ -12,10 +12,12 @@
 //! Reference: Microsoft's "FAT: General Overview of On-Disk Format" 1.03 and ECMA-107.
 
 mod chain;
+mod check;
 mod chunk;
 mod content;
 mod core;
 mod directory;
+pub mod exfat;
 mod filesystem;
 mod fill;
 mod identity;
@@ -24,14 +26,18 @@ mod layout;
 mod make;
 mod name;
 mod namespace;
+mod resize;
 mod shape;
 mod table;
 mod time;
 mod used;
 
+pub use check::{CheckReport, Lost, Mend, RepairReport, check, repair};
 pub use filesystem::Fat;
-pub use fill::{FatFilled, make_from};
+pub use fill::{FatFilled, make_from, size_for};
+pub use label::{Tune, tune};
 pub use make::{FatOptions, make};
+pub use resize::{Resized, minimum_size, resize};
 pub use shape::FatKind;
 pub use used::used_ranges;
 

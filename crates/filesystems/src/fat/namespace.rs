@@ -104,7 +104,7 @@ impl Core {
                 self.commit()?;
             }
         }
-        let slot = self.add_entries(start, &named.entries, named.names)?;
+        let slot = self.add_entries(start, &named.entries, &named.names)?;
         let at = self.directory(start)?.byte(slot).ok_or_else(errors::stale)?;
         Ok((slot, at / ENTRY as u64))
     }
@@ -182,7 +182,7 @@ impl Core {
     }
 
     /// What `..` says of a parent: 0 for the root, also where that has a cluster.
-    fn dotdot(&self, parent: u32) -> u32 {
+    pub(crate) fn dotdot(&self, parent: u32) -> u32 {
         if parent == self.shape.root_cluster { 0 } else { parent }
     }
 

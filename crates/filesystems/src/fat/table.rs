@@ -44,6 +44,14 @@ fn per_page(kind: FatKind) -> u32 {
 }
 
 impl Page {
+    /// Bytes of all pages but the last.
+    pub(crate) const SIZE: u64 = PAGE;
+
+    /// A page of zeroes.
+    pub(crate) fn empty(length: usize) -> Self {
+        Self { bytes: vec![0; length], dirty: 0 }
+    }
+
     fn get(&self, kind: FatKind, cluster: u32) -> u32 {
         let at = place(kind, cluster).1;
         match kind {
@@ -56,7 +64,7 @@ impl Page {
         }
     }
 
-    fn set(&mut self, kind: FatKind, cluster: u32, value: u32, sector: u32) {
+    pub(crate) fn set(&mut self, kind: FatKind, cluster: u32, value: u32, sector: u32) {
         let at = place(kind, cluster).1;
         let length = match kind {
             FatKind::Fat12 => {

@@ -159,7 +159,7 @@ impl Insert<'_> {
     }
 
     fn dress(&mut self, inode: u64, file: &SourceFile) -> Result<()> {
-        if self.keep.xattrs {
+        if self.keep.xattrs && self.filesystem.posix() {
             for (name, value) in &file.xattrs {
                 match self.filesystem.set_xattr(inode, name, value, None) {
                     Err(error) if error.kind() == Kind::Unsupported => {}
@@ -167,7 +167,7 @@ impl Insert<'_> {
                 }
             }
         }
-        let owner = self.keep.owner;
+        let owner = self.keep.owner && self.filesystem.posix();
         let changes = Changes {
             mode: (!matches!(file.node, Node::Symlink(_))).then_some(file.mode),
             uid: owner.then_some(file.uid),

@@ -82,6 +82,7 @@ pub fn try_run(program: &str, arguments: &[&str]) -> Output {
             "mount" | "umount" | "losetup" => "mount",
             "setfacl" => "acl",
             "fsck.fat" | "mkfs.fat" => "dosfstools",
+            "fsck.exfat" => "exfatprogs",
             "mdir" | "mcopy" => "mtools",
             _ => "e2fsprogs",
         };

@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod ext;
+pub(crate) mod fat;
 pub(crate) mod luks;
 pub(crate) mod qcow2;
 pub(crate) mod tables;

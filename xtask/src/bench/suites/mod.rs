@@ -1,6 +1,7 @@
 //! All suites. A new one is a file here with a function that answers a [`Suite`], and its line
 //! in [`all`].
 
+mod fat;
 mod filesystems;
 mod images;
 mod whole;
@@ -9,5 +10,5 @@ use super::case::Suite;
 
 /// In the order of the page.
 pub(super) fn all() -> Vec<Suite> {
-    vec![images::suite(), filesystems::suite(), whole::suite()]
+    vec![images::suite(), filesystems::suite(), fat::suite(), whole::suite()]
 }

@@ -19,13 +19,7 @@ const USAGES: &[(&str, Option<u32>, Option<u64>)] = &[
 ];
 
 /// What the command line asks for.
-pub(super) fn options(verb: &Mkfs) -> Result<MakeOptions, Failure> {
-    let profile = match verb.kind.as_str() {
-        "ext2" => Profile::Ext2,
-        "ext3" => Profile::Ext3,
-        "ext4" => Profile::Ext4,
-        other => return usage(format!("filesystem type '{other}' is not known (ext2, ext3, ext4)")),
-    };
+pub(super) fn options(verb: &Mkfs, profile: Profile) -> Result<MakeOptions, Failure> {
     let default = MakeOptions::default();
     let label = verb.label.clone().unwrap_or_default().into_bytes();
     if label.len() > 16 {
