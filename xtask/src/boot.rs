@@ -37,12 +37,48 @@ enum Firmware {
 }
 
 const RECIPES: &[Recipe] = &[
-    Recipe { name: "kernel", arguments: &[], image: "disk.qcow2", root: 1, firmware: Firmware::None },
-    Recipe { name: "bios-raw", arguments: &["--boot", "bios", "--table", "mbr"], image: "disk.raw", root: 1, firmware: Firmware::Bios },
-    Recipe { name: "bios-qcow2", arguments: &["--boot", "bios", "--table", "mbr"], image: "disk.qcow2", root: 1, firmware: Firmware::Bios },
-    Recipe { name: "bios-gpt", arguments: &["--boot", "bios", "--table", "gpt"], image: "disk.raw", root: 1, firmware: Firmware::Bios },
-    Recipe { name: "uefi-raw", arguments: &["--boot", "uefi", "--table", "gpt"], image: "disk.raw", root: 2, firmware: Firmware::Uefi },
-    Recipe { name: "uefi-qcow2", arguments: &["--boot", "uefi"], image: "disk.qcow2", root: 2, firmware: Firmware::Uefi },
+    Recipe {
+        name: "kernel",
+        arguments: &[],
+        image: "disk.qcow2",
+        root: 1,
+        firmware: Firmware::None,
+    },
+    Recipe {
+        name: "bios-raw",
+        arguments: &["--boot", "bios", "--table", "mbr"],
+        image: "disk.raw",
+        root: 1,
+        firmware: Firmware::Bios,
+    },
+    Recipe {
+        name: "bios-qcow2",
+        arguments: &["--boot", "bios", "--table", "mbr"],
+        image: "disk.qcow2",
+        root: 1,
+        firmware: Firmware::Bios,
+    },
+    Recipe {
+        name: "bios-gpt",
+        arguments: &["--boot", "bios", "--table", "gpt"],
+        image: "disk.raw",
+        root: 1,
+        firmware: Firmware::Bios,
+    },
+    Recipe {
+        name: "uefi-raw",
+        arguments: &["--boot", "uefi", "--table", "gpt"],
+        image: "disk.raw",
+        root: 2,
+        firmware: Firmware::Uefi,
+    },
+    Recipe {
+        name: "uefi-qcow2",
+        arguments: &["--boot", "uefi"],
+        image: "disk.qcow2",
+        root: 2,
+        firmware: Firmware::Uefi,
+    },
 ];
 
 /// Runs all recipes, or those named.
@@ -55,7 +91,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         .map_err(|error| format!("no folder for the guests: {error}"))?;
     let guest = Guest::make(folder.path())?;
     for recipe in RECIPES {
-        let wanted = arguments.is_empty() || arguments.iter().any(|name| recipe.name.starts_with(name.as_str()));
+        let wanted = arguments.is_empty()
+            || arguments.iter().any(|name| recipe.name.starts_with(name.as_str()));
         if !wanted {
             continue;
         }
@@ -83,8 +120,11 @@ fn need_tools() -> Outcome {
         ("/bin/busybox", "busybox-static"),
         ("/usr/bin/cpio", "cpio"),
     ];
-    let missing: Vec<&str> =
-        needed.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|(file, _)| !Path::new(file).exists())
+        .map(|(_, package)| *package)
+        .collect();
     match missing.as_slice() {
         [] => Ok(()),
         names => Err(format!("these Debian packages are needed: {}", names.join(", "))),
@@ -96,8 +136,11 @@ fn program() -> Result<PathBuf, String> {
         return Ok(program.into());
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    crate::succeed(Command::new(cargo).args(["build", "--release", "-p", "disksmith"]).current_dir(root()))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    crate::succeed(
+        Command::new(cargo).args(["build", "--release", "-p", "disksmith"]).current_dir(root()),
+    )?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join("release/disksmith"))
 }
 
@@ -114,10 +157,13 @@ impl Guest {
             .map_err(text)?
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
+            .filter(|path| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+            })
             .collect();
         kernels.sort();
-        let kernel = kernels.pop().ok_or("there is no /boot/vmlinuz-*: install linux-image-amd64")?;
+        let kernel =
+            kernels.pop().ok_or("there is no /boot/vmlinuz-*: install linux-image-amd64")?;
         let name = kernel.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let version = name.trim_start_matches("vmlinuz-");
         let initrd = folder.join("initrd.gz");
@@ -222,13 +268,18 @@ const TREE: &str = r#"
 
 /// The root filesystem, looked at by e2fsck.
 fn clean(program: &Path, place: &Path, recipe: &Recipe, image: &str) -> Outcome {
-    ours(program, place, &["convert", "-O", "raw", &format!("{image}:{}", recipe.root), "part.raw"])?;
+    ours(
+        program,
+        place,
+        &["convert", "-O", "raw", &format!("{image}:{}", recipe.root), "part.raw"],
+    )?;
     shell("e2fsck -fn part.raw", place, &[]).map(drop)
 }
 
 fn room(said: &str) -> Result<u64, String> {
     let line = said.lines().find_map(|line| line.split("GUEST-ROOM ").nth(1));
-    line.and_then(|number| number.trim().parse().ok()).ok_or_else(|| "the guest told no size".to_string())
+    line.and_then(|number| number.trim().parse().ok())
+        .ok_or_else(|| "the guest told no size".to_string())
 }
 
 fn boot(recipe: &Recipe, guest: &Guest, image: &Path) -> Result<String, String> {
@@ -236,7 +287,17 @@ fn boot(recipe: &Recipe, guest: &Guest, image: &Path) -> Result<String, String> 
     let drive = format!("file={},if=virtio,format={format}", image.display());
     let mut machine = Command::new("timeout");
     machine.args([LIMIT, "qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-no-user-config"]);
-    machine.args(["-display", "none", "-serial", "stdio", "-no-reboot", "-m", "512", "-drive", &drive]);
+    machine.args([
+        "-display",
+        "none",
+        "-serial",
+        "stdio",
+        "-no-reboot",
+        "-m",
+        "512",
+        "-drive",
+        &drive,
+    ]);
     let variables = image.with_file_name("vars.fd");
     match recipe.firmware {
         Firmware::None => {
@@ -247,7 +308,10 @@ fn boot(recipe: &Recipe, guest: &Guest, image: &Path) -> Result<String, String> 
         Firmware::Uefi => {
             fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).map_err(text)?;
             machine.args(["-machine", "q35"]);
-            machine.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
+            machine.args([
+                "-drive",
+                "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+            ]);
             machine.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
         }
     }
@@ -259,7 +323,11 @@ fn ours(program: &Path, place: &Path, arguments: &[&str]) -> Result<String, Stri
     let output = Command::new(program).args(arguments).current_dir(place).output().map_err(text)?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(format!("disksmith {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr))),
+        false => Err(format!(
+            "disksmith {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        )),
     }
 }
 
@@ -273,6 +341,7 @@ fn shell(script: &str, place: &Path, arguments: &[&str]) -> Result<String, Strin
         .map_err(text)?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout)),
     }
 }

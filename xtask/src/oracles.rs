@@ -7,11 +7,15 @@ use crate::{Outcome, succeed};
 
 /// A program and the Debian package that has it.
 const TOOLS: &[(&str, &str)] = &[
+    ("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common"),
+    ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot-efi"),
     ("blkid", "util-linux"),
     ("cryptsetup", "cryptsetup-bin"),
+    ("ddrescuelog", "gddrescue"),
     ("debugfs", "e2fsprogs"),
     ("dumpe2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
+    ("extlinux", "extlinux"),
     ("fsck.exfat", "exfatprogs"),
     ("fsck.fat", "dosfstools"),
     ("fusermount3", "fuse3"),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use disksmith_disk::{Context, Error, Kind, Result};
@@ -41,20 +41,29 @@ pub fn mounts(disk: &FileDisk) -> Result<Vec<Mount>> {
     if sys.join("partition").exists() {
         family.extend(std::fs::canonicalize(&sys).ok().and_then(|own| device_of(own.parent()?)));
     }
-    let text = std::fs::read("/proc/self/mountinfo").context("Could not read the table of mounts")?;
+    let text =
+        std::fs::read("/proc/self/mountinfo").context("Could not read the table of mounts")?;
     let lines = text.split(|byte| *byte == b'\n');
     Ok(lines.filter_map(parse).filter(|mount| family.contains(&mount.device)).collect())
 }
 
-/// Refuses a device of which something is mounted.
+/// Refuses a device of which something is mounted, or that the kernel uses in another way: for
+/// swap, in a RAID, under LVM.
 pub fn refuse_mounted(disk: &FileDisk) -> Result<()> {
-    match mounts(disk)?.first() {
-        None => Ok(()),
-        Some(mount) => Err(Error::new(
-            Kind::InUse,
-            format!("'{}' is in use: mounted on '{}'", disk.path().display(), mount.point.display()),
-        )
-        .with_hint("Unmount it first.")),
+    let name = disk.path().display();
+    if let Some(mount) = mounts(disk)?.first() {
+        let what = format!("'{name}' is in use: mounted on '{}'", mount.point.display());
+        return Err(Error::new(Kind::InUse, what).with_hint("Unmount it first."));
+    }
+    if !disk.is_block_device() {
+        return Ok(());
+    }
+    let exclusive = File::options().read(true).custom_flags(libc::O_EXCL).open(disk.path());
+    match exclusive {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            Err(Error::new(Kind::InUse, format!("'{name}' is in use by the kernel")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -115,12 +124,6 @@ impl Frozen {
             _ => Err(last_error().context(attempt())),
         }
     }
-
-    /// Whether a file lies on it: writing to that would wait for ever.
-    pub fn holds(&self, file: &File) -> bool {
-        let device = |file: &File| file.metadata().map(|meta| meta.dev()).ok();
-        device(file).is_some() && device(file) == device(&self.folder)
-    }
 }
 
 impl Drop for Frozen {
@@ -137,7 +140,8 @@ mod tests {
 
     #[test]
     fn lines_of_mountinfo_are_read() {
-        let line = b"36 35 98:0 /mnt1 /mnt\\0402 ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        let line =
+            b"36 35 98:0 /mnt1 /mnt\\0402 ro,noatime master:1 - ext3 /dev/root rw,errors=continue";
         let mount = parse(line).unwrap();
         assert_eq!(mount.device, "98:0");
         assert_eq!(mount.point, PathBuf::from("/mnt 2"));

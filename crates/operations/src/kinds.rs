@@ -107,8 +107,9 @@ impl FilesystemKind {
                 Ok((done.old_bytes(), done.new_bytes()))
             }
             Self::Fat(_) => {
-                let _ = disk;
-                Err(Error::new(Kind::Unsupported, "FAT filesystems cannot be grown yet"))
+                let size = disk.size();
+                let done = fat::resize(disk, size)?;
+                Ok((done.old_bytes, done.new_bytes))
             }
             Self::Swap => {
                 /// Of a page, which swap space has whole ones of.
@@ -160,9 +161,7 @@ impl MakeSettings {
                 let bytes = content.saturating_add(content / 30).saturating_add(1 << 20);
                 Ok(bytes.max(least_fat(kind)).next_multiple_of(1 << 20))
             }
-            FilesystemKind::Swap => {
-                Err(Error::new(Kind::InvalidInput, "swap space needs a size"))
-            }
+            FilesystemKind::Swap => Err(Error::new(Kind::InvalidInput, "swap space needs a size")),
         }
     }
 

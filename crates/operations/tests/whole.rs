@@ -10,7 +10,9 @@ use disksmith_formats::raw::Raw;
 use disksmith_formats::{Image, OpenMode, OpenRequest};
 use disksmith_open::Node;
 use disksmith_operations::build::{Build, BuildRequest, DiskSpec};
-use disksmith_operations::clone::{CloneRequest, MapFile, Reader, Record, clone, free_space_of, verify};
+use disksmith_operations::clone::{
+    CloneRequest, MapFile, Reader, Record, clone, free_space_of, verify,
+};
 use disksmith_operations::grow::{GrowPlan, GrowRequest};
 use disksmith_operations::{Silent, SizeChange};
 use disksmith_testkit::oracle::{run, succeed};
@@ -25,7 +27,8 @@ fn built(spec: &str) -> (MemoryDisk, tempfile::TempDir) {
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     for number in 0..20 {
         let length = rng.below(40_000) as usize;
-        std::fs::write(folder.path().join(format!("sub/file-{number}")), rng.bytes(length)).unwrap();
+        std::fs::write(folder.path().join(format!("sub/file-{number}")), rng.bytes(length))
+            .unwrap();
     }
     let text = spec.replace("TREE", folder.path().to_str().unwrap());
     let spec = DiskSpec::parse(&text, folder.path()).unwrap();
@@ -127,7 +130,8 @@ fn checked(disk: &MemoryDisk) {
     }
 }
 
-const EXT4_ON_GPT: &str = "size = '16M'\n[[partition]]\nfilesystem = 'ext4'\nsize = 'rest'\nfrom = 'TREE'\n";
+const EXT4_ON_GPT: &str =
+    "size = '16M'\n[[partition]]\nfilesystem = 'ext4'\nsize = 'rest'\nfrom = 'TREE'\n";
 
 #[test]
 fn a_cut_while_growing_a_gpt_loses_nothing() {
@@ -164,7 +168,8 @@ fn a_growth_by_so_much_is_not_done_twice() {
 
 #[test]
 fn what_cannot_grow_is_named_and_left() {
-    let (disk, _folder) = built("size = '20M'\n[[partition]]\nsize = '4M'\n[[partition]]\nsize = '8M'\n");
+    let (disk, _folder) =
+        built("size = '20M'\n[[partition]]\nsize = '4M'\n[[partition]]\nsize = '8M'\n");
     let before = disk.to_bytes();
     let disk = Arc::new(disk);
     let error = grow(disk.clone(), SizeChange::To(40 * MIB)).unwrap_err();
@@ -245,7 +250,8 @@ fn everything_readable_is_recovered_and_the_rest_listed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("map");
         let record = Record { path: path.clone(), identity: "test".into() };
-        let reader = Arc::new(Reader::new(source.clone()).rescuing(source.clone(), Vec::new()).hashing());
+        let reader =
+            Arc::new(Reader::new(source.clone()).rescuing(source.clone(), Vec::new()).hashing());
         let request = CloneRequest {
             reader: reader.clone(),
             source: node_of(source.clone()),
@@ -347,8 +353,14 @@ fn only_what_is_used_is_read() {
     let (copied, original) = (target_disk.to_bytes(), noisy.to_bytes());
     let mut at = 0usize;
     for range in free.iter().chain([&(noisy.size()..noisy.size())]) {
-        assert!(copied[at..range.start as usize] == original[at..range.start as usize], "before {range:?}");
-        assert!(disksmith_disk::is_zero(&copied[range.start as usize..range.end as usize]), "{range:?}");
+        assert!(
+            copied[at..range.start as usize] == original[at..range.start as usize],
+            "before {range:?}"
+        );
+        assert!(
+            disksmith_disk::is_zero(&copied[range.start as usize..range.end as usize]),
+            "{range:?}"
+        );
         at = range.end as usize;
     }
     let used: u64 = uses.iter().take(3).map(|part| part.used).sum();

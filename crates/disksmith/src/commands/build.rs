@@ -14,7 +14,7 @@ use super::Verb;
 use super::mkfs::{epoch, keep, refuse_if_used};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 
 /// A description of a disk has at most so many bytes.
 const SPEC_MAX: u64 = 16 << 20;
@@ -62,12 +62,8 @@ pub(crate) struct BuildVerb {
     /// Show what would be made, and make nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The description of the disk, in TOML
     #[arg(value_name = "SPEC.toml")]
     pub spec: Option<String>,
@@ -102,7 +98,7 @@ impl Verb for BuildVerb {
             }
         }
         let input = spool(&mut spec)?;
-        let watch = Watch::new(face, Progress::new(face, self.progress, self.quiet));
+        let watch = Watch::new(face, self.telling.progress(face));
         let request = BuildRequest { spec, input, time: epoch()? };
         let attempt = || format!("Could not build '{output}'");
         let build = Build::prepare(request, &watch).with_context(attempt)?;
@@ -116,7 +112,7 @@ impl Verb for BuildVerb {
             Failure::Error(error) => Failure::Error(error.context(attempt())),
             other => other,
         })?;
-        if !self.quiet {
+        if !self.telling.quiet {
             face.print(&describe(&build));
         }
         Ok(DONE)
@@ -130,7 +126,9 @@ impl BuildVerb {
             (None, None) => return usage("of what? Say --from DIR|TAR, or SPEC.toml"),
             (Some(name), None) => {
                 if self.kind.is_some() || self.label.is_some() || self.owner.is_some() {
-                    return usage("--type, --label and --owner go with --from; SPEC.toml has its own");
+                    return usage(
+                        "--type, --label and --owner go with --from; SPEC.toml has its own",
+                    );
                 }
                 read_spec(name)?
             }
@@ -164,12 +162,15 @@ impl BuildVerb {
     ) -> Result<(), Failure> {
         let driver = creatable(format)?;
         if options.text("size").is_some() || options.text("backing_file").is_some() {
-            return refuse("size and backing file are not among the options of an image that is built");
+            return refuse(
+                "size and backing file are not among the options of an image that is built",
+            );
         }
         options.set("size", build.size().to_string());
         let plan = Plan { driver, name: output.to_string(), options };
         plan.check()?;
         let place = plan.path()?;
+        refuse_in_use(&place)?;
         if !self.force {
             refuse_holding(&place)?;
         }
@@ -221,14 +222,26 @@ fn spool(spec: &mut DiskSpec) -> Result<Option<File>, Failure> {
     Ok(Some(file))
 }
 
-/// A device that is mounted, and a target that holds something, are not overwritten unasked.
+/// A device of which something is mounted is not written to, whoever asks.
+pub(crate) fn refuse_in_use(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.file_type().is_block_device() => {
+            let attempt = || format!("Could not write to '{}'", path.display());
+            let device = FileDisk::open(path, OpenOptions::default()).with_context(attempt)?;
+            refuse_mounted(&device).with_context(attempt)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A target that holds something is not overwritten unasked.
 pub(crate) fn refuse_holding(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::FileTypeExt;
     let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
     let attempt = || format!("Could not write to '{}'", path.display());
     if meta.file_type().is_block_device() {
         let device = FileDisk::open(path, OpenOptions::default()).with_context(attempt)?;
-        refuse_mounted(&device)?;
         return refuse_if_used(&device).with_context(attempt);
     }
     if !meta.is_file() || meta.len() == 0 {

@@ -14,11 +14,11 @@ use disksmith_operations::clone::{
 };
 
 use super::Verb;
-use super::build::refuse_holding;
+use super::build::{refuse_holding, refuse_in_use};
 use super::common::{Purpose, Source};
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
-use crate::progress::{Progress, Watch};
+use crate::progress::{Telling, Watch};
 use crate::signals;
 
 /// The arguments of `clone`.
@@ -45,12 +45,8 @@ pub(crate) struct CloneVerb {
     /// Options of the target's format, as name=value,…
     #[arg(short, long, value_name = "OPTIONS")]
     pub options: Vec<String>,
-    /// Show how far it is
-    #[arg(short, long)]
-    pub progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub telling: Telling,
     /// The disk to copy: a block device or an image
     #[arg(value_name = "SOURCE")]
     pub from: String,
@@ -67,7 +63,8 @@ something could not be read; the copy is there all the same.";
 
 impl Verb for CloneVerb {
     const NAME: &'static str = "clone";
-    const ABOUT: &'static str = "Copy a whole disk, from a device or an image, to an image or a device";
+    const ABOUT: &'static str =
+        "Copy a whole disk, from a device or an image, to an image or a device";
 
     fn run(self, face: &Face) -> Outcome {
         let source = self.open_source()?;
@@ -104,15 +101,14 @@ impl Destination {
             return Ok(Self { place: path.clone(), path, map: None, device: true });
         }
         let Some(file) = path.file_name() else { return usage(format!("'{name}' names no file")) };
-        let beside = |suffix: &str| path.with_file_name(format!(".{}{suffix}", file.to_string_lossy()));
-        Ok(Self { place: beside(".clone"), map: Some(beside(".clone-map")), path: path.clone(), device: false })
-    }
-
-    fn folder(&self) -> PathBuf {
-        match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        }
+        let beside =
+            |suffix: &str| path.with_file_name(format!(".{}{suffix}", file.to_string_lossy()));
+        Ok(Self {
+            place: beside(".clone"),
+            map: Some(beside(".clone-map")),
+            path: path.clone(),
+            device: false,
+        })
     }
 }
 
@@ -122,7 +118,12 @@ impl CloneVerb {
         let settings = self.source.settings(purpose)?;
         let device = std::fs::metadata(&self.from).is_ok_and(|meta| !meta.is_file());
         let mut address = match self.source.image_opts {
-            true => return Ok(OpenedDisk::whole(disksmith_open::open(&self.source.spec(&self.from)?, &settings)?, &self.from)),
+            true => {
+                return Ok(OpenedDisk::whole(
+                    disksmith_open::open(&self.source.spec(&self.from)?, &settings)?,
+                    &self.from,
+                ));
+            }
             false => Address::parse(&self.from).with_format(self.source.format.as_deref()),
         };
         if device && address.is_plain() {
@@ -133,9 +134,15 @@ impl CloneVerb {
     }
 
     /// Freezes what is mounted from the source.
-    fn keep_still(&self, face: &Face, source: &OpenedDisk, target: &Destination) -> Result<Vec<Frozen>, Failure> {
+    fn keep_still(
+        &self,
+        face: &Face,
+        source: &OpenedDisk,
+        target: &Destination,
+    ) -> Result<Vec<Frozen>, Failure> {
         let Some(file) = &source.node.file else { return Ok(Vec::new()) };
-        let mounted: Vec<Mount> = mounts(file)?.into_iter().filter(|mount| !mount.read_only).collect();
+        let mounted: Vec<Mount> =
+            mounts(file)?.into_iter().filter(|mount| !mount.read_only).collect();
         let mut frozen: Vec<Frozen> = Vec::new();
         let mut devices: Vec<&str> = Vec::new();
         for mount in &mounted {
@@ -150,7 +157,11 @@ impl CloneVerb {
                 }
                 Err(error) => {
                     return Err(error
-                        .context(format!("'{}' is mounted on '{}'", self.from, mount.point.display()))
+                        .context(format!(
+                            "'{}' is mounted on '{}'",
+                            self.from,
+                            mount.point.display()
+                        ))
                         .with_hint("Unmount it, or say --force to copy it while it is written to.")
                         .into());
                 }
@@ -183,7 +194,7 @@ impl CloneVerb {
         };
         let known = known.filter(|known| known.resumable() < known.size());
         let start = known.as_ref().map_or(0, |known| known.resumable());
-        if start > 0 && !self.quiet {
+        if start > 0 && !self.telling.quiet {
             face.note(&format!("going on from {} of {}\n", human_size(start), human_size(size)));
         }
         let mut reader = Reader::new(source.disk.clone()).without(free);
@@ -204,7 +215,7 @@ impl CloneVerb {
             start,
             record: record.clone().map(|path| Record { path, identity }),
         };
-        let watch = Stoppable::new(Watch::new(face, Progress::new(face, self.progress, self.quiet)));
+        let watch = Stoppable::new(Watch::new(face, self.telling.progress(face)));
         let result = clone(&request, &watch);
         watch.inner.finish();
         let result = result.and_then(|()| node.close());
@@ -232,23 +243,45 @@ impl CloneVerb {
             let meta = file.file().metadata().map_err(Error::from)?;
             match file.is_block_device() {
                 true => text += &format!(" device={}", meta.rdev()),
-                false => text += &format!(" file={}:{} modified={}.{:09}", meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()),
+                false => {
+                    text += &format!(
+                        " file={}:{} modified={}.{:09}",
+                        meta.dev(),
+                        meta.ino(),
+                        meta.mtime(),
+                        meta.mtime_nsec()
+                    )
+                }
             }
         }
         let format = self.format();
         let what = if self.used_only { "used" } else { "all" };
-        Ok(text + &format!(" copy={what} target={} format={format} options={}", self.to, self.options.join(",")))
+        Ok(text
+            + &format!(
+                " copy={what} target={} format={format} options={}",
+                self.to,
+                self.options.join(",")
+            ))
     }
 
     fn format(&self) -> String {
-        self.target_format.clone().unwrap_or_else(|| format_of_name(&self.to).unwrap_or("raw").to_string())
+        self.target_format
+            .clone()
+            .unwrap_or_else(|| format_of_name(&self.to).unwrap_or("raw").to_string())
     }
 
-    fn open_target(&self, face: &Face, target: &Destination, size: u64, start: u64) -> Result<Node, Failure> {
+    fn open_target(
+        &self,
+        face: &Face,
+        target: &Destination,
+        size: u64,
+        start: u64,
+    ) -> Result<Node, Failure> {
         let format = self.format();
         let settings = Settings { locking: Locking::Serve, ..Settings::new(OpenMode::Write) };
         if target.device {
             let shown = self.to.as_str();
+            refuse_in_use(&target.path)?;
             if !self.force && start == 0 {
                 refuse_holding(&target.path)?;
             }
@@ -304,7 +337,13 @@ impl CloneVerb {
         error
     }
 
-    fn read_back(&self, target: &Destination, reader: &Reader, start: u64, watch: &dyn Observer) -> Result<(), Failure> {
+    fn read_back(
+        &self,
+        target: &Destination,
+        reader: &Reader,
+        start: u64,
+        watch: &dyn Observer,
+    ) -> Result<(), Failure> {
         let format = if target.device { "raw".to_string() } else { self.format() };
         let spec = ImageSpec::from_path(&target.place, &self.to, Some(&format));
         let node = disksmith_open::open(&spec, &Settings::new(OpenMode::Read))?;
@@ -317,12 +356,16 @@ impl CloneVerb {
     }
 
     fn report(&self, face: &Face, reader: &Reader, parts: &[PartUse]) -> u8 {
-        if !self.quiet {
+        if !self.telling.quiet {
             for part in parts {
                 face.print(&format!("{}\n", told(part)));
             }
             let checked = if self.verify { ", read back and equal" } else { "" };
-            face.print(&format!("copied {} of {}{checked}\n", human_size(reader.bytes_read()), human_size(reader.size())));
+            face.print(&format!(
+                "copied {} of {}{checked}\n",
+                human_size(reader.bytes_read()),
+                human_size(reader.size())
+            ));
         }
         let bad = reader.bad();
         if bad.is_empty() {
@@ -340,7 +383,8 @@ impl CloneVerb {
 }
 
 fn told(part: &PartUse) -> String {
-    let place = part.partition.map_or_else(|| "disk".to_string(), |number| format!("partition {number}"));
+    let place =
+        part.partition.map_or_else(|| "disk".to_string(), |number| format!("partition {number}"));
     let kind = part.kind.unwrap_or("nothing recognised");
     match (&part.whole, part.used == part.size) {
         (Some(why), _) => format!("{place}: {kind}, copied whole: {why}"),
@@ -351,24 +395,37 @@ fn told(part: &PartUse) -> String {
     }
 }
 
-/// Freezes a filesystem, unless the copy would be written to it.
+/// Freezes a filesystem, unless we would write to it: that would wait for ever.
 fn still(mount: &Mount, target: &Destination, map: Option<&Path>) -> Result<Frozen, Error> {
-    let folder = std::fs::File::open(target.folder())?;
-    let map = map.and_then(|map| std::fs::File::open(map.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))).ok());
-    let point = std::fs::File::open(&mount.point)?;
-    let device = |file: &std::fs::File| {
-        use std::os::unix::fs::MetadataExt;
-        file.metadata().map(|meta| meta.dev()).ok()
+    use std::os::unix::fs::MetadataExt;
+    let folder_of = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
     };
-    if [Some(&folder), map.as_ref()].into_iter().flatten().any(|file| device(file) == device(&point)) {
-        return Err(Error::new(Kind::Refused, "the copy would be written to the filesystem that is copied"));
+    let folders = [Some(folder_of(&target.path)), map.map(folder_of)];
+    let mut written: Vec<u64> = Vec::new();
+    for folder in folders.into_iter().flatten() {
+        written.extend(std::fs::metadata(folder).map(|meta| meta.dev()));
+    }
+    // What we print may go to a file.
+    written.extend(rustix::fs::fstat(std::io::stdout()).map(|status| status.st_dev));
+    written.extend(rustix::fs::fstat(std::io::stderr()).map(|status| status.st_dev));
+    if written.contains(&std::fs::metadata(&mount.point)?.dev()) {
+        return Err(Error::new(
+            Kind::Refused,
+            "the copy (or what is printed) would be written to the filesystem that is copied",
+        ));
     }
     Frozen::freeze(mount)
 }
 
 /// The source for small pieces: a device's own sectors where it is one.
 fn past_the_cache(source: &OpenedDisk) -> Arc<dyn Disk> {
-    let device = source.node.path.as_deref().filter(|_| source.partition.is_none() && source.node.image.format() == "raw");
+    let device = source
+        .node
+        .path
+        .as_deref()
+        .filter(|_| source.partition.is_none() && source.node.image.format() == "raw");
     match device.and_then(|path| DirectDisk::open(path).ok()) {
         Some(disk) if disk.size() == source.disk.size() => Arc::new(disk),
         _ => source.disk.clone(),
@@ -382,8 +439,13 @@ fn refuse_itself(source: &OpenedDisk, target: &str) -> Result<(), Error> {
     for node in source.node.chain() {
         let Some(file) = &node.file else { continue };
         let own = file.file().metadata()?;
-        if (own.dev(), own.ino()) == (meta.dev(), meta.ino()) || (meta.rdev() != 0 && meta.rdev() == own.rdev()) {
-            return Err(Error::new(Kind::InvalidInput, format!("'{target}' is (a part of) the source itself")));
+        if (own.dev(), own.ino()) == (meta.dev(), meta.ino())
+            || (meta.rdev() != 0 && meta.rdev() == own.rdev())
+        {
+            return Err(Error::new(
+                Kind::InvalidInput,
+                format!("'{target}' is (a part of) the source itself"),
+            ));
         }
     }
     Ok(())
@@ -392,7 +454,10 @@ fn refuse_itself(source: &OpenedDisk, target: &str) -> Result<(), Error> {
 /// An image that somebody uses is not replaced.
 fn refuse_target_in_use(path: &Path) -> Result<(), Error> {
     use disksmith_host::{FileDisk, LockSet, OpenOptions, Permission};
-    let Ok(old) = FileDisk::open(path, OpenOptions { write: true, ..OpenOptions::default() }) else { return Ok(()) };
+    let Ok(old) = FileDisk::open(path, OpenOptions { write: true, ..OpenOptions::default() })
+    else {
+        return Ok(());
+    };
     let locks = LockSet::new(&[Permission::Write, Permission::Resize], &[Permission::Resize]);
     old.lock(locks).with_context(|| format!("Could not replace '{}'", path.display()))
 }

@@ -45,7 +45,8 @@ is changed. A run that was cut short is completed by running it again.";
 
 impl Verb for Grow {
     const NAME: &'static str = "grow";
-    const ABOUT: &'static str = "Give a disk, its last partition and the filesystem in it more room";
+    const ABOUT: &'static str =
+        "Give a disk, its last partition and the filesystem in it more room";
 
     fn run(self, face: &Face) -> Outcome {
         let json = self.form.is_json()?;
@@ -87,7 +88,8 @@ impl Verb for Grow {
 fn told(plan: &GrowPlan) -> String {
     let lines = plan.describe();
     match lines.is_empty() {
-        true => "Nothing to do: the disk has that size, and everything on it reaches to its end.\n".into(),
+        true => "Nothing to do: the disk has that size, and everything on it reaches to its end.\n"
+            .into(),
         false => lines.iter().map(|line| format!("{line}\n")).collect(),
     }
 }

@@ -7,13 +7,13 @@ pub(crate) use self::extended::epoch;
 pub(crate) use self::types::parse_serial;
 
 use std::fs::File;
-use std::io::{BufReader, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Slice, human_size};
-use disksmith_filesystems::source::{DirectorySource, Source, TarSource};
+use disksmith_filesystems::source::{DirectorySource, Source, TarSource, unpack};
 use disksmith_formats::{OpenMode, Options};
 use disksmith_open::{Address, Locking, Secrets, open_disk};
 
@@ -237,16 +237,14 @@ impl Fill {
     /// The same in a form that can be read twice: a stream goes to a file first.
     fn repeatable(self) -> Result<Self, Error> {
         let Self::Stream(mut stream) = self else { return Ok(self) };
-        let attempt = "Could not keep the tar stream in a temporary file";
-        let mut file = tempfile::tempfile().context(attempt)?;
-        std::io::copy(&mut stream, &mut file).context(attempt)?;
-        Ok(Self::Tar(file))
+        Ok(Self::Tar(keep(&mut stream)?))
     }
 
     fn source(&self) -> Result<Option<Box<dyn Source>>, Error> {
         let tar = |file: &File| -> Result<Box<dyn Source>, Error> {
             let file = file.try_clone()?;
-            Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, file))))
+            let plain = unpack(BufReader::with_capacity(1 << 20, file))?;
+            Ok(Box::new(TarSource::new(BufReader::with_capacity(1 << 20, plain))))
         };
         Ok(match self {
             Self::Nothing => None,
@@ -267,6 +265,14 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], Failure> {
         Ok(uuid) => Ok(uuid.into_bytes()),
         Err(_) => usage(format!("'{text}' is not a UUID")),
     }
+}
+
+/// A stream as a file without a name, which can be read more than once.
+pub(crate) fn keep(stream: &mut dyn Read) -> Result<File, Error> {
+    let attempt = "Could not keep the tar stream in a temporary file";
+    let mut file = tempfile::tempfile().context(attempt)?;
+    std::io::copy(stream, &mut file).context(attempt)?;
+    Ok(file)
 }
 
 /// What is recognised is not overwritten unasked.

@@ -3,6 +3,7 @@
 mod bytes;
 mod chapter1;
 mod chapter2;
+mod chapter3;
 mod folder;
 mod look;
 
@@ -51,11 +52,13 @@ pub(crate) enum Action {
     Save(&'static str, &'static str),
     /// A folder is made.
     Folder(&'static str),
+    /// A file is written.
+    File { name: &'static str, text: &'static str },
     /// A guest writes a text to its disk.
     Guest { image: &'static str, format: &'static str, offset: u64, text: &'static str },
 }
 
-static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER, &chapter2::CHAPTER];
+static CHAPTERS: &[&Chapter] = &[&chapter1::CHAPTER, &chapter2::CHAPTER, &chapter3::CHAPTER];
 
 /// Runs all chapters in `folder`, or in a fresh one.
 pub(crate) fn run(face: &Face, folder: Option<PathBuf>) -> Outcome {
@@ -151,6 +154,10 @@ impl Tour<'_> {
             Action::Folder(name) => {
                 self.face.print(&format!("$ mkdir {name}\n"));
                 std::fs::create_dir_all(name).map_err(Error::from)?;
+            }
+            Action::File { name, text } => {
+                self.face.print(&format!("$ cat > {name}\n{text}"));
+                std::fs::write(name, text).map_err(Error::from)?;
             }
             Action::Guest { image, format, offset, text } => {
                 self.face

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disksmith_disk::{Context, Error, Kind, Result};
-use disksmith_filesystems::source::{
-    DirectorySource, Node, Source, SourceFile, TarSource, unpack,
-};
+use disksmith_filesystems::source::{DirectorySource, Node, Source, SourceFile, TarSource, unpack};
 use disksmith_filesystems::{Time, errors};
 
 use super::owners::Owners;
@@ -218,7 +216,8 @@ fn listed_file(spec: &FileSpec) -> Result<ListedFile> {
         return Err(invalid("'to' is its path in the filesystem"));
     }
     if let Some(from) = &spec.from {
-        host_file(&mut listed, Path::new(from)).with_context(|| format!("Could not read '{from}'"))?;
+        host_file(&mut listed, Path::new(from))
+            .with_context(|| format!("Could not read '{from}'"))?;
     } else if let Some(text) = &spec.text {
         listed.file.node = Node::Regular(text.len() as u64);
         listed.content = Listed::Bytes(text.as_bytes().into());

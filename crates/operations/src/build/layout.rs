@@ -77,7 +77,9 @@ pub(super) fn lay_out(spec: &DiskSpec, wishes: &[Wish], ids: &Ids, label: Label)
 
 fn whole(wishes: &[Wish], total: Option<u64>) -> Result<Layout> {
     let [wish] = wishes else {
-        return Err(invalid("without a partition table there is one filesystem on the disk, not several"));
+        return Err(invalid(
+            "without a partition table there is one filesystem on the disk, not several",
+        ));
     };
     let size = match (total, wish.size, wish.need) {
         (Some(total), _, Some(need)) if need > total => return Err(too_small(0, need, total)),
@@ -153,7 +155,8 @@ impl Room {
         for (index, wish) in wishes.iter().enumerate().filter(|(_, wish)| weight(wish) > 0) {
             let share = u128::from(rest) * u128::from(weight(wish)) / u128::from(weights);
             let share = u64::try_from(share).unwrap_or(left) / self.align * self.align;
-            lengths[index] = if Some(index) == last { left / self.align * self.align } else { share };
+            lengths[index] =
+                if Some(index) == last { left / self.align * self.align } else { share };
             left = left.saturating_sub(lengths[index]);
             if lengths[index] == 0 {
                 return Err(too_small(index, wish.need.unwrap_or(self.align), 0));
@@ -219,7 +222,9 @@ fn table(
         let gpt = room.label == Label::Gpt;
         let uuid = match &part.uuid {
             Some(text) => Some(text.parse::<Guid>().map_err(attempt)?),
-            None => Some(Guid::from_u128(u128::from_be_bytes(ids.uuid(&format!("partition {index}"))))),
+            None => {
+                Some(Guid::from_u128(u128::from_be_bytes(ids.uuid(&format!("partition {index}")))))
+            }
         };
         let request = AddRequest {
             length: Length::Bytes(*lengths.get(index).unwrap_or(&0)),
@@ -243,7 +248,12 @@ fn shown(bytes: u64) -> String {
 fn too_small(index: usize, need: u64, have: u64) -> Error {
     Error::new(
         Kind::OutOfSpace,
-        format!("partition {} would have {}, its files need {}", index + 1, shown(have), shown(need)),
+        format!(
+            "partition {} would have {}, its files need {}",
+            index + 1,
+            shown(have),
+            shown(need)
+        ),
     )
     .with_hint("Give more room, or let --size auto find out.")
 }
@@ -257,9 +267,15 @@ mod tests {
     use super::*;
     use crate::build::spec::PartitionSpec;
 
-    fn layout(sizes: &[(PartSize, Option<u64>)], total: Option<&str>, label: Label) -> Result<Layout> {
-        let wishes: Vec<Wish> =
-            sizes.iter().map(|(size, need)| Wish { size: *size, need: *need, kind: None }).collect();
+    fn layout(
+        sizes: &[(PartSize, Option<u64>)],
+        total: Option<&str>,
+        label: Label,
+    ) -> Result<Layout> {
+        let wishes: Vec<Wish> = sizes
+            .iter()
+            .map(|(size, need)| Wish { size: *size, need: *need, kind: None })
+            .collect();
         let spec = DiskSpec {
             size: total.map(str::to_string),
             partitions: vec![PartitionSpec::default(); sizes.len()],

@@ -73,8 +73,9 @@ impl Build {
         }
         let fingerprints: Vec<_> = parts.iter().map(|part| part.survey.fingerprint()).collect();
         let ids = Ids::new(&fingerprints, request.spec.seed.as_deref());
-        let time = request.time.or_else(|| parts.iter().filter_map(|part| part.survey.newest).max());
-        let mut additions = additions(&request.spec, boot, label, &parts)?;
+        let time =
+            request.time.or_else(|| parts.iter().filter_map(|part| part.survey.newest).max());
+        let mut additions = additions(&request.spec, boot, label, &parts, &ids)?;
         for file in additions.files.iter_mut().flatten() {
             file.file.modified = time.unwrap_or_default();
         }
@@ -170,16 +171,12 @@ impl Build {
         let mut source = contents::open(spec, self.request.input.as_ref(), extra)?;
         let mut source = Counted { source: &mut *source, meter };
         settings.make(slice, &mut source).map_err(|error| match error.kind() {
-            Kind::OutOfSpace if error.errno().is_some() && !is_host_full(&error) => error
-                .with_hint("The files do not fit: give more room, or let --size auto find out."),
+            Kind::OutOfSpace => {
+                error.with_hint("Give the disk more room (--size), or make room on this host.")
+            }
             _ => error,
         })
     }
-}
-
-/// Out of space inside the filesystem, or on the host.
-fn is_host_full(error: &Error) -> bool {
-    error.to_string().contains("writing")
 }
 
 fn label(spec: &DiskSpec, boot: Option<Boot>) -> Result<Label> {
@@ -187,7 +184,11 @@ fn label(spec: &DiskSpec, boot: Option<Boot>) -> Result<Label> {
         Some("gpt") => Label::Gpt,
         Some("mbr" | "dos" | "msdos") => Label::Mbr,
         Some("none") => Label::None,
-        Some(other) => return Err(invalid(format!("'{other}' is no sort of partition table: gpt, mbr and none are"))),
+        Some(other) => {
+            return Err(invalid(format!(
+                "'{other}' is no sort of partition table: gpt, mbr and none are"
+            )));
+        }
         None if boot == Some(Boot::Bios) => Label::Mbr,
         None => Label::Gpt,
     };
@@ -233,6 +234,7 @@ fn additions(
     boot: Option<Boot>,
     label: Label,
     parts: &[Part],
+    ids: &Ids,
 ) -> Result<Additions> {
     let surveys: Vec<Survey> = parts.iter().map(|part| part.survey.clone()).collect();
     match boot {
@@ -243,10 +245,21 @@ fn additions(
                 let wanted = types::parse("esp", label).ok();
                 part.kind.as_deref().and_then(|kind| types::parse(kind, label).ok()) == wanted
             };
-            let esp = spec.partitions.iter().position(is_esp).ok_or_else(|| {
-                invalid("to boot with UEFI, a partition of type 'esp' is needed")
-            })?;
-            boot::uefi::additions(esp, &surveys)
+            let esp =
+                spec.partitions.iter().position(is_esp).ok_or_else(|| {
+                    invalid("to boot with UEFI, a partition of type 'esp' is needed")
+                })?;
+            let root = spec.partitions.iter().enumerate().find(|(index, part)| {
+                *index != esp && part.filesystem.as_deref().is_some_and(|name| name != "swap")
+            });
+            let root = root.map(|(index, part)| match (&part.uuid, label) {
+                (Some(uuid), _) => uuid.to_lowercase(),
+                (None, Label::Gpt) => {
+                    uuid::Uuid::from_bytes(ids.uuid(&format!("partition {index}"))).to_string()
+                }
+                (None, _) => format!("{:08x}-{:02x}", ids.number("disk"), index + 1),
+            });
+            boot::uefi::additions(esp, &surveys, &root.unwrap_or_default())
         }
     }
 }

@@ -29,7 +29,8 @@ struct Entry {
 impl Owners {
     /// As the partition's spec says.
     pub(super) fn of(part: &PartitionSpec) -> Result<Arc<Self>> {
-        let mut owners = Self { all: part.owner.as_deref().map(parse_owner).transpose()?, ..Self::default() };
+        let mut owners =
+            Self { all: part.owner.as_deref().map(parse_owner).transpose()?, ..Self::default() };
         if let Some(path) = &part.manifest {
             let attempt = || format!("Could not read the manifest '{path}'");
             let length = std::fs::metadata(path).with_context(attempt)?.len();

@@ -204,7 +204,8 @@ impl PartitionSpec {
 
     /// All its sources: `from` and the `content`s.
     pub fn contents(&self) -> Vec<ContentSpec> {
-        let short = self.from.iter().map(|from| ContentSpec { from: from.clone(), ..Default::default() });
+        let short =
+            self.from.iter().map(|from| ContentSpec { from: from.clone(), ..Default::default() });
         short.chain(self.content.iter().cloned()).collect()
     }
 
@@ -228,7 +229,8 @@ fn resolve(folder: &Path, name: &str) -> String {
 
 /// Reads `UID:GID`.
 pub(crate) fn parse_owner(text: &str) -> Result<(u32, u32)> {
-    let owner = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    let owner =
+        text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
     owner.ok_or_else(|| invalid(format!("'{text}' is no owner")).with_hint("Write numbers: 0:0."))
 }
 
@@ -255,7 +257,8 @@ mod tests {
 
     #[test]
     fn names_are_relative_to_the_spec() {
-        let text = "size = '1G'\n[[partition]]\nfilesystem = 'ext4'\nfrom = 'tree'\nmanifest = '/m'\n";
+        let text =
+            "size = '1G'\n[[partition]]\nfilesystem = 'ext4'\nfrom = 'tree'\nmanifest = '/m'\n";
         let spec = DiskSpec::parse(text, Path::new("/x")).unwrap();
         assert_eq!(spec.bytes().unwrap(), Some(1 << 30));
         assert_eq!(spec.partitions[0].from.as_deref(), Some("/x/tree"));
@@ -267,7 +270,10 @@ mod tests {
     fn what_is_not_known_is_named() {
         assert!(failure("tabel = 'gpt'").contains("tabel"));
         assert!(failure("table = 'gpt'").contains("no [[partition]]"));
-        assert!(failure("[[partition]]\nfrom = 'x'").contains("partition 1: it has files but no filesystem"));
+        assert!(
+            failure("[[partition]]\nfrom = 'x'")
+                .contains("partition 1: it has files but no filesystem")
+        );
         assert!(failure("[[partition]]\nsize = '1G'\nweight = 2").contains("not both"));
         assert!(failure("[[partition]]\nweight = 0").contains("weight"));
     }

@@ -11,7 +11,7 @@ use crate::Observer;
 use crate::observer::check_cancelled;
 
 /// A file that booting depends on is no larger than this.
-const TAKEN_MAX: u64 = 64 << 20;
+const TAKEN_MAX: u64 = 256 << 20;
 
 /// What is known of the files of a partition.
 #[derive(Clone, Debug, Default)]

@@ -118,7 +118,8 @@ impl MapFile {
 
     /// Reads a map file, ours or ddrescue's.
     pub fn parse(text: &str) -> Result<Self> {
-        let bad = |line: usize| Error::new(Kind::Corrupt, format!("line {line} of the map file is bad"));
+        let bad =
+            |line: usize| Error::new(Kind::Corrupt, format!("line {line} of the map file is bad"));
         let mut map = Self::default();
         let mut begun = false;
         for (number, line) in text.lines().enumerate() {

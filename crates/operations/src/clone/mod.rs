@@ -10,13 +10,11 @@ mod reader;
 mod usage;
 mod verify;
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use disksmith_disk::{Disk, Error, Kind, Result};
-use disksmith_formats::Image;
 use disksmith_open::{Node, disk_node};
 
 use crate::{ConvertRequest, Observer, Offload, convert};
@@ -83,7 +81,7 @@ pub fn clone(request: &CloneRequest<'_>, observer: &dyn Observer) -> Result<()> 
         (_, Some(failure)) => Err(failure),
         (Ok(()), None) => keeper.record(keeper.total),
         (Err(error), None) => {
-            keeper.stopped();
+            keeper.stopped(error.kind() == Kind::OutOfSpace);
             Err(error)
         }
     }
@@ -117,11 +115,16 @@ impl Keeper<'_> {
         map.write(&record.path)
     }
 
-    /// After an error: what was placed so far is kept, as far as it can be made durable.
-    fn stopped(&self) {
+    /// After an error: what was placed so far is kept, as far as it can be made durable. Where the
+    /// host is `full`, the last of it makes room for the record.
+    fn stopped(&self, full: bool) {
         let mut state = self.lock();
-        let reached = state.done.max(self.request.reader.placed());
-        let reached = reached / GRAIN * GRAIN;
+        let mut reached = state.done.max(self.request.reader.placed()) / GRAIN * GRAIN;
+        if full {
+            reached = reached.saturating_sub(GRAIN);
+            // Advice only; if it makes no room, nothing is recorded.
+            let _ = self.request.target.image.discard(reached, self.total - reached);
+        }
         if reached > 0 && self.record(reached).is_ok() {
             state.done = reached;
         }
@@ -154,11 +157,6 @@ impl Observer for Keeper<'_> {
     }
 }
 
-/// The ranges of the source that could not be read.
-pub fn bad_ranges(reader: &Reader) -> Vec<Range<u64>> {
-    reader.bad()
-}
-
 /// Where the copy that `path` tells of can go on.
 pub fn resumable(path: &Path, identity: &str, size: u64) -> Result<Option<MapFile>> {
     let text = match std::fs::read_to_string(path) {
@@ -175,9 +173,4 @@ pub fn resumable(path: &Path, identity: &str, size: u64) -> Result<Option<MapFil
         .with_hint("Name another map file, or remove it; --force ignores what it says."));
     }
     Ok(Some(map))
-}
-
-/// What an image is asked for besides its content; see [`Image`].
-pub fn is_raw(image: &dyn Image) -> bool {
-    image.format() == "raw"
 }

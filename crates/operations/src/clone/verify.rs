@@ -91,7 +91,10 @@ fn must_be_zero(target: &dyn Disk, range: Range<u64>) -> Result<()> {
 fn differs(offset: u64, length: u64) -> Error {
     Error::new(
         Kind::Io,
-        format!("the copy differs from what was written, in bytes {offset} to {}", offset + length - 1),
+        format!(
+            "the copy differs from what was written, in bytes {offset} to {}",
+            offset + length - 1
+        ),
     )
     .with_hint("The target does not hold what it was given: do not rely on it.")
 }

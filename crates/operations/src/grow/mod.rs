@@ -148,8 +148,7 @@ impl GrowPlan {
         if image.size() >= self.new_size {
             return Ok(());
         }
-        let request =
-            ResizeRequest { size: self.new_size, preallocation: Preallocation::Off };
+        let request = ResizeRequest { size: self.new_size, preallocation: Preallocation::Off };
         image.resize(request).context("Could not grow the container")?;
         image.flush().context("Could not grow the container")
     }
@@ -158,8 +157,7 @@ impl GrowPlan {
         let Some(change) = &self.table else { return Ok(()) };
         let attempt = "Could not change the partition table";
         let now = disksmith_partitions::read(disk).context(attempt)?;
-        let plan =
-            disksmith_partitions::Plan::new(disk, &now, &change.after).context(attempt)?;
+        let plan = disksmith_partitions::Plan::new(disk, &now, &change.after).context(attempt)?;
         plan.apply(disk, false).context(attempt)
     }
 
@@ -186,7 +184,12 @@ impl FilesystemChange {
     }
 
     fn describe(&self) -> String {
-        format!("grow the {} from {} to {}", self.name(), bytes(self.old_size), bytes(self.new_size))
+        format!(
+            "grow the {} from {} to {}",
+            self.name(),
+            bytes(self.old_size),
+            bytes(self.new_size)
+        )
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
 use disksmith_partitions::probe::Usage;
 use disksmith_partitions::{
-    Align, Content, Label, Length, Oddity, Partition, Plan, Severity, Source, Table, probe,
-    read, repair, resize,
+    Align, Content, Label, Length, Oddity, Partition, Plan, Severity, Source, Table, probe, read,
+    repair, resize,
 };
 
 use super::{FilesystemChange, GrowPlan, GrowRequest, TableChange, Trial, part_of};
@@ -67,7 +67,8 @@ fn towards(request: &GrowRequest, size: u64) -> Result<GrowPlan> {
     if !change.is_empty() {
         let lines = lines(&grown, &change.after);
         change.apply(&trial, false)?;
-        plan.table = Some(TableChange { before: grown.clone(), after: change.after.clone(), lines });
+        plan.table =
+            Some(TableChange { before: grown.clone(), after: change.after.clone(), lines });
     }
     let entry = change.after.require(number)?.clone();
     if gained == 0 && size > old_size && !request.force {
@@ -142,9 +143,14 @@ fn refuse(
 ) -> Result<()> {
     let place = place(number);
     let (what, remedy) = match content {
-        Some(content) => (format!("{} {place} cannot be grown here", content.kind), remedy(content)),
+        Some(content) => {
+            (format!("{} {place} cannot be grown here", content.kind), remedy(content))
+        }
         None if number.is_some() => (format!("nothing that was recognised is {place}"), ""),
-        None => ("the disk holds neither a partition table nor a filesystem that was recognised".into(), ""),
+        None => (
+            "the disk holds neither a partition table nor a filesystem that was recognised".into(),
+            "",
+        ),
     };
     if request.force {
         let then = if remedy.is_empty() { "" } else { "; " };

@@ -92,8 +92,7 @@ impl Disk for Trial {
             let Some(held) = pieces.get(&piece) else { continue };
             let (from, to) = ((piece * PIECE).max(offset), ((piece + 1) * PIECE).min(end));
             let source = (from - piece * PIECE) as usize..(to - piece * PIECE) as usize;
-            buffer[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&held[source]);
+            buffer[(from - offset) as usize..(to - offset) as usize].copy_from_slice(&held[source]);
         }
         Ok(())
     }
@@ -136,5 +135,40 @@ impl Disk for Trial {
 
     fn geometry(&self) -> Geometry {
         self.below.geometry()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use disksmith_disk::MemoryDisk;
+    use disksmith_testkit::Rng;
+
+    use super::*;
+
+    #[test]
+    fn a_trial_shows_what_was_done_and_changes_nothing() {
+        let mut rng = Rng::new(9);
+        let below = Arc::new(MemoryDisk::from_bytes(&rng.bytes(100_000)));
+        let before = below.to_bytes();
+        let trial = Trial::new(below.clone(), 300_000);
+        let model = MemoryDisk::from_bytes(&before);
+        model.set_size(300_000).unwrap();
+        for _ in 0..500 {
+            let offset = rng.below(290_000);
+            let length = 1 + rng.below(9_000.min(300_000 - offset));
+            if rng.below(3) == 0 {
+                trial.write_zeroes(offset, length, ZeroMode::Keep).unwrap();
+                model.write_zeroes(offset, length, ZeroMode::Keep).unwrap();
+            } else {
+                let bytes = rng.bytes(length as usize);
+                trial.write_at(&bytes, offset).unwrap();
+                model.write_at(&bytes, offset).unwrap();
+            }
+            let mut seen = vec![0; 300_000];
+            trial.read_at(&mut seen, 0).unwrap();
+            assert!(seen == model.to_bytes());
+        }
+        assert!(below.to_bytes() == before);
+        assert!(trial.write_at(&[1], 300_000).is_err());
     }
 }

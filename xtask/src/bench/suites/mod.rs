@@ -4,10 +4,11 @@
 mod fat;
 mod filesystems;
 mod images;
+mod whole;
 
 use super::case::Suite;
 
 /// In the order of the page.
 pub(super) fn all() -> Vec<Suite> {
-    vec![images::suite(), filesystems::suite(), fat::suite()]
+    vec![images::suite(), filesystems::suite(), fat::suite(), whole::suite()]
 }

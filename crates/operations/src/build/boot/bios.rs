@@ -76,18 +76,31 @@ pub(in crate::build) fn additions(surveys: &[Survey], label: Label) -> Result<Ad
         return Err(unconfigured(surveys));
     };
     let installer = find(survey, &INSTALLERS).ok_or_else(|| {
-        missing("syslinux was not found, neither in the tree nor on this host", "Install the package extlinux.")
+        missing(
+            "syslinux was not found, neither in the tree nor on this host",
+            "Install the package extlinux.",
+        )
     })?;
-    let program = Program::from_installer(&installer.bytes).with_context(|| installer.origin.clone())?;
+    let program =
+        Program::from_installer(&installer.bytes).with_context(|| installer.origin.clone())?;
     let module = find(survey, &MODULES).ok_or_else(|| {
-        missing("ldlinux.c32 was not found, neither in the tree nor on this host", "Install the package syslinux-common.")
+        missing(
+            "ldlinux.c32 was not found, neither in the tree nor on this host",
+            "Install the package syslinux-common.",
+        )
     })?;
     let codes = if label == Label::Gpt { &GPT_CODE } else { &MBR_CODE };
     let code = find(survey, codes).ok_or_else(|| {
-        missing("boot code for sector 0 was not found, neither in the tree nor on this host", "Install the package extlinux.")
+        missing(
+            "boot code for sector 0 was not found, neither in the tree nor on this host",
+            "Install the package extlinux.",
+        )
     })?;
     if code.bytes.len() > CODE_LENGTH {
-        return Err(Error::new(Kind::Corrupt, format!("{} is longer than {CODE_LENGTH} bytes", code.origin)));
+        return Err(Error::new(
+            Kind::Corrupt,
+            format!("{} is longer than {CODE_LENGTH} bytes", code.origin),
+        ));
     }
     let mut files = vec![Vec::new(); surveys.len()];
     files[partition] = vec![
@@ -104,7 +117,9 @@ fn unconfigured(surveys: &[Survey]) -> Error {
             Kind::Unsupported,
             "the tree boots with GRUB, whose core image only grub-mkimage can make",
         )
-        .with_hint("Give the tree a /boot/extlinux/extlinux.conf for syslinux, or boot with --boot uefi.");
+        .with_hint(
+            "Give the tree a /boot/extlinux/extlinux.conf for syslinux, or boot with --boot uefi.",
+        );
     }
     missing(
         "the tree has no /boot/extlinux/extlinux.conf: there is nothing to boot",

@@ -47,16 +47,16 @@ impl Program {
         let boot = program
             .windows(SECTOR)
             .position(|bytes| {
-                bytes.starts_with(&[0xeb, 0x58, 0x90]) && bytes.ends_with(&[0x55, 0xaa]) && bytes.get(3..11) == Some(b"SYSLINUX")
+                bytes.starts_with(&[0xeb, 0x58, 0x90])
+                    && bytes.ends_with(&[0x55, 0xaa])
+                    && bytes.get(3..11) == Some(b"SYSLINUX")
             })
             .ok_or_else(|| damaged("it holds no boot sector"))
             .context(attempt)?;
         // The code begins with a line of text; the patch area follows in the same sector.
         let code = program
             .windows(32)
-            .position(|bytes| {
-                bytes.starts_with(b"\r\nSYSLINUX ") && patch_area(bytes).is_some()
-            })
+            .position(|bytes| bytes.starts_with(b"\r\nSYSLINUX ") && patch_area(bytes).is_some())
             .ok_or_else(|| damaged("it holds no ldlinux.sys"))
             .context(attempt)?;
         let end = data_end(program).filter(|end| *end > code).unwrap_or(program.len());
@@ -182,7 +182,11 @@ impl Program {
             && extended.map_entries > 0
             && extended.sector_low < SECTOR - 4
             && extended.sector_high < SECTOR - 4;
-        if right { Ok((area, extended)) } else { Err(damaged("ldlinux.sys has no extended patch area")) }
+        if right {
+            Ok((area, extended))
+        } else {
+            Err(damaged("ldlinux.sys has no extended patch area"))
+        }
     }
 }
 
@@ -218,7 +222,8 @@ fn data_end(program: &[u8]) -> Option<usize> {
         let at = table.checked_add(index.checked_mul(size.into())?)?;
         let (kind, flags) = (bytes::le32(program, at + 4)?, bytes::le64(program, at + 8)?);
         if kind == 1 && flags & 3 == 3 {
-            let place = bytes::le64(program, at + 24)?.checked_add(bytes::le64(program, at + 32)?)?;
+            let place =
+                bytes::le64(program, at + 24)?.checked_add(bytes::le64(program, at + 32)?)?;
             end = end.max(usize::try_from(place).ok());
         }
     }
@@ -230,7 +235,9 @@ fn extents(sectors: &[u64]) -> Vec<(u64, u16)> {
     let mut runs: Vec<(u64, u16)> = Vec::new();
     for sector in sectors {
         match runs.last_mut() {
-            Some((start, length)) if *start + u64::from(*length) == *sector && *length < EXTENT_MAX => {
+            Some((start, length))
+                if *start + u64::from(*length) == *sector && *length < EXTENT_MAX =>
+            {
                 *length += 1;
             }
             _ => runs.push((*sector, 1)),

@@ -22,50 +22,123 @@ const MACHINES: [Machine; 2] = [
     Machine {
         word: "x64",
         default: "EFI/BOOT/BOOTX64.EFI",
-        on_esp: &["efi/systemd/systemd-bootx64.efi", "efi/debian/grubx64.efi", "efi/fedora/grubx64.efi", "efi/ubuntu/grubx64.efi", "efi/grub/grubx64.efi"],
-        elsewhere: &["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"],
+        on_esp: &[
+            "efi/systemd/systemd-bootx64.efi",
+            "efi/debian/grubx64.efi",
+            "efi/fedora/grubx64.efi",
+            "efi/ubuntu/grubx64.efi",
+            "efi/grub/grubx64.efi",
+        ],
+        elsewhere: &[
+            "usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+            "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi",
+        ],
     },
     Machine {
         word: "aa64",
         default: "EFI/BOOT/BOOTAA64.EFI",
-        on_esp: &["efi/systemd/systemd-bootaa64.efi", "efi/debian/grubaa64.efi", "efi/fedora/grubaa64.efi", "efi/ubuntu/grubaa64.efi", "efi/grub/grubaa64.efi"],
-        elsewhere: &["usr/lib/systemd/boot/efi/systemd-bootaa64.efi", "usr/lib/grub/arm64-efi/monolithic/grubaa64.efi"],
+        on_esp: &[
+            "efi/systemd/systemd-bootaa64.efi",
+            "efi/debian/grubaa64.efi",
+            "efi/fedora/grubaa64.efi",
+            "efi/ubuntu/grubaa64.efi",
+            "efi/grub/grubaa64.efi",
+        ],
+        elsewhere: &[
+            "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+            "usr/lib/grub/arm64-efi/monolithic/grubaa64.efi",
+        ],
     },
 ];
 
 pub(super) fn interest(path: &str) -> Interest {
     let lower = path.to_ascii_lowercase();
-    if MACHINES.iter().any(|machine| machine.elsewhere.contains(&path)) || lower.ends_with(".efi") && lower.starts_with("efi/") {
+    let elsewhere = MACHINES.iter().any(|machine| machine.elsewhere.contains(&path));
+    let on_esp = lower.starts_with("efi/") && lower.ends_with(".efi");
+    if elsewhere || on_esp || path == COMMAND_LINE || is_kernel(path) || is_initrd(path) {
         return Interest::Take;
     }
-    if lower.starts_with("loader/") {
+    if lower.starts_with("loader/") || lower.ends_with("grub.cfg") {
         return Interest::Note;
     }
     Interest::None
 }
 
-/// What the EFI system partition (the first of the two surveys) lacks.
-pub(in crate::build) fn additions(
-    esp: usize,
-    surveys: &[Survey],
-) -> Result<Additions> {
+/// The options for the kernel, where the tree says them.
+const COMMAND_LINE: &str = "etc/kernel/cmdline";
+
+fn is_kernel(path: &str) -> bool {
+    path.strip_prefix("boot/vmlinuz").is_some_and(|rest| !rest.contains('/'))
+}
+
+fn is_initrd(path: &str) -> bool {
+    let rest = path.strip_prefix("boot/initrd").or(path.strip_prefix("boot/initramfs"));
+    rest.is_some_and(|rest| !rest.contains('/'))
+}
+
+/// What the EFI system partition lacks. `root` is the root partition's id, for the kernel.
+pub(in crate::build) fn additions(esp: usize, surveys: &[Survey], root: &str) -> Result<Additions> {
     let mut additions = Additions { files: vec![Vec::new(); surveys.len()], bios: None };
     let empty = Survey::default();
     let own = surveys.get(esp).unwrap_or(&empty);
     let there = |wanted: &str| own.found.keys().any(|path| path.eq_ignore_ascii_case(wanted));
-    if MACHINES.iter().any(|machine| there(machine.default)) {
-        return Ok(additions);
-    }
-    let Some((machine, bytes)) = MACHINES.iter().find_map(|m| Some((m, loader(m, own, surveys)?))) else {
-        return Err(missing(
-            "the EFI system partition has nothing to boot: neither EFI/BOOT/BOOTX64.EFI nor a boot loader or unified kernel image was found",
-            "Put one into the tree below /boot/efi, or install the package systemd-boot-efi, whose boot loader is then used.",
-        ));
-    };
-    if let Some(files) = additions.files.get_mut(esp) {
+    let mut files = entries(own, surveys, root);
+    if !MACHINES.iter().any(|machine| there(machine.default)) {
+        let found = MACHINES.iter().find_map(|m| Some((m, loader(m, own, surveys)?)));
+        let (machine, bytes) = found.ok_or_else(|| {
+            missing(
+                "the EFI system partition has nothing to boot: neither EFI/BOOT/BOOTX64.EFI nor a boot loader or unified kernel image was found",
+                "Put one into the tree below /boot/efi, or install the package systemd-boot-efi, whose boot loader is then used.",
+            )
+        })?;
         files.push(ListedFile::new(machine.default, 0o755, bytes));
     }
+    if let Some(place) = additions.files.get_mut(esp) {
+        *place = files;
+    }
     Ok(additions)
+}
+
+/// Where nothing on the partition says what to boot: the tree's newest kernel, with an entry for
+/// it (UAPI group, boot loader specification, type 1).
+fn entries(esp: &Survey, surveys: &[Survey], root: &str) -> Vec<ListedFile> {
+    let says = |path: &String| {
+        let lower = path.to_ascii_lowercase();
+        ["loader/entries/", "efi/linux/", "efi/boot/"]
+            .iter()
+            .any(|folder| lower.starts_with(folder))
+            || lower.ends_with("grub.cfg")
+    };
+    if esp.found.keys().any(says) {
+        return Vec::new();
+    }
+    let all = || surveys.iter().flat_map(|survey| &survey.found);
+    let newest = |wanted: &dyn Fn(&str) -> bool| {
+        let fits = all().filter(|(path, bytes)| wanted(path) && bytes.is_some());
+        fits.max_by(|a, b| a.0.cmp(b.0))
+    };
+    let Some((name, Some(kernel))) = newest(&is_kernel) else { return Vec::new() };
+    let version = name.trim_start_matches("boot/vmlinuz");
+    let initrd = newest(&|path| is_initrd(path) && path.ends_with(version))
+        .or_else(|| newest(&is_initrd))
+        .and_then(|(_, bytes)| bytes.clone());
+    let line = all().find(|(path, _)| *path == COMMAND_LINE).and_then(|(_, bytes)| bytes.clone());
+    let options = line.map_or_else(
+        || format!("root=PARTUUID={root} rw"),
+        |line| String::from_utf8_lossy(&line).trim().to_string(),
+    );
+    let second = if initrd.is_some() { "initrd /initrd.img\n" } else { "" };
+    let entry = format!("title Linux\nlinux /vmlinuz\n{second}options {options}\n");
+    let mut files = vec![
+        ListedFile::new("vmlinuz", 0o644, kernel.clone()),
+        ListedFile::new("loader/entries/linux.conf", 0o644, entry.into_bytes()),
+    ];
+    files.extend(initrd.map(|bytes| ListedFile::new("initrd.img", 0o644, bytes)));
+    if !esp.found.keys().any(|path| path.eq_ignore_ascii_case("loader/loader.conf")) {
+        let configuration = b"timeout 0\ndefault linux.conf\n".to_vec();
+        files.push(ListedFile::new("loader/loader.conf", 0o644, configuration));
+    }
+    files
 }
 
 /// A boot loader for the machine.
@@ -104,20 +177,54 @@ mod tests {
     #[test]
     fn what_is_there_stays() {
         let surveys = [survey(&[("efi/boot/bootx64.efi", b"x")]), Survey::default()];
-        assert!(additions(0, &surveys).unwrap().files[0].is_empty());
+        assert!(additions(0, &surveys, "x").unwrap().files[0].is_empty());
+    }
+
+    #[test]
+    fn a_kernel_without_an_entry_gets_one() {
+        let tree = survey(&[
+            ("boot/vmlinuz-1", b"old"),
+            ("boot/vmlinuz-2", b"new"),
+            ("boot/initrd.img-1", b"old"),
+            ("boot/initrd.img-2", b"new"),
+            ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"loader"),
+        ]);
+        let added = additions(0, &[Survey::default(), tree], "abcd").unwrap();
+        let names: Vec<_> = added.files[0].iter().map(|file| file.file.path.clone()).collect();
+        let wanted = [
+            "vmlinuz",
+            "loader/entries/linux.conf",
+            "initrd.img",
+            "loader/loader.conf",
+            "EFI/BOOT/BOOTX64.EFI",
+        ];
+        assert_eq!(names, wanted.map(|name| name.as_bytes().to_vec()));
+        let super::super::super::contents::Listed::Bytes(entry) = &added.files[0][1].content else {
+            panic!()
+        };
+        let entry = String::from_utf8_lossy(entry);
+        assert!(
+            entry.contains("root=PARTUUID=abcd rw") && entry.contains("initrd /initrd.img"),
+            "{entry}"
+        );
     }
 
     #[test]
     fn a_loader_or_a_kernel_of_the_tree_is_taken() {
         let surveys = [survey(&[("EFI/Linux/only.efi", b"kernel")]), Survey::default()];
-        let added = additions(0, &surveys).unwrap();
+        let added = additions(0, &surveys, "x").unwrap();
         assert_eq!(added.files[0][0].file.path, b"EFI/BOOT/BOOTX64.EFI");
         let surveys = [
-            survey(&[("EFI/Linux/only.efi", b"kernel"), ("EFI/systemd/systemd-bootx64.efi", b"loader")]),
+            survey(&[
+                ("EFI/Linux/only.efi", b"kernel"),
+                ("EFI/systemd/systemd-bootx64.efi", b"loader"),
+            ]),
             Survey::default(),
         ];
-        let added = additions(0, &surveys).unwrap();
-        let super::super::super::contents::Listed::Bytes(bytes) = &added.files[0][0].content else { panic!() };
+        let added = additions(0, &surveys, "x").unwrap();
+        let super::super::super::contents::Listed::Bytes(bytes) = &added.files[0][0].content else {
+            panic!()
+        };
         assert_eq!(&bytes[..], b"loader");
     }
 }
