@@ -1,6 +1,7 @@
 //! Where the fields of the formats lie: the lists that the structure-aware mutator works from.
 
 pub mod ext;
+pub mod fat;
 pub mod luks;
 pub mod qcow2;
 pub mod tables;

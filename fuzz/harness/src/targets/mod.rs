@@ -2,7 +2,9 @@
 
 pub(crate) mod codec;
 pub(crate) mod ext;
+pub(crate) mod fat;
 pub(crate) mod luks;
 pub(crate) mod qcow2;
 pub(crate) mod tables;
 pub(crate) mod text;
+mod tree;

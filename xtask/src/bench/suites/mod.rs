@@ -3,10 +3,11 @@
 
 mod filesystems;
 mod images;
+mod scaling;
 
 use super::case::Suite;
 
 /// In the order of the page.
 pub(super) fn all() -> Vec<Suite> {
-    vec![images::suite(), filesystems::suite()]
+    vec![images::suite(), filesystems::suite(), scaling::suite()]
 }
