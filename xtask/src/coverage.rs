@@ -35,21 +35,39 @@ const PACKAGES: &[&str] = &[
     "disksmith-operations",
     "disksmith-fuzz-harness",
 ];
+const WRITING: &[&str] =
+    &["disksmith-formats", "disksmith-operations", "disksmith-partitions", "disksmith-filesystems"];
 /// The crash simulators, and the modules whose every writing line they should reach.
 const CRASH: &[&str] = &["crash*", "ext_crash"];
 const WRITERS: &[&str] =
     &["crates/formats/src/qcow2", "crates/partitions/src/plan", "crates/filesystems/src/ext"];
 const WRITES: &[&str] = &[".write_at(", ".write_zeroes(", ".set_size(", ".discard("];
 
-/// `cargo xtask coverage`: lines of the parsers that all tests reach; `cargo xtask coverage
-/// crash`: lines that write, and whether a simulated power cut was near them.
+/// `cargo xtask coverage [ARGUMENTS FOR CARGO TEST]`: lines of the parsers that tests reach, all
+/// of them or those chosen; `cargo xtask coverage crash`: lines that write, and whether a
+/// simulated power cut was near them.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let crash = arguments.first().is_some_and(|a| a == "crash");
+    let chosen = match (crash, arguments) {
+        (true, _) => {
+            let tests = CRASH.iter().flat_map(|test| ["--test", test]);
+            WRITING
+                .iter()
+                .flat_map(|package| ["-p", package])
+                .chain(tests)
+                .map(String::from)
+                .collect()
+        }
+        (false, []) => {
+            PACKAGES.iter().flat_map(|package| ["-p", package]).map(String::from).collect()
+        }
+        (false, chosen) => chosen.to_vec(),
+    };
     let tools = Tools::find()?;
     let folder = root().join("target/coverage");
     let profiles = folder.join("profiles");
     let _ = std::fs::remove_dir_all(&profiles);
-    let executables = tests(&folder, &profiles, crash)?;
+    let executables = tests(&folder, &profiles, &chosen)?;
     let lines = tools.lines(&folder, &profiles, &executables)?;
     match crash {
         true => write_sites(&lines),
@@ -130,18 +148,11 @@ fn parse(lcov: &str) -> Lines {
 }
 
 /// Runs the tests, instrumented; answers their executables.
-fn tests(folder: &Path, profiles: &Path, crash: bool) -> Result<Vec<PathBuf>, String> {
+fn tests(folder: &Path, profiles: &Path, chosen: &[String]) -> Result<Vec<PathBuf>, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut arguments: Vec<String> = Vec::new();
-    for package in PACKAGES.iter().filter(|p| !crash || !p.ends_with("harness")) {
-        arguments.extend(["-p".to_string(), (*package).to_string()]);
-    }
-    if crash {
-        arguments.extend(CRASH.iter().flat_map(|t| ["--test".to_string(), (*t).to_string()]));
-    }
     let base = |command: &mut Command| {
         command
-            .args(&arguments)
+            .args(chosen)
             .env("RUSTFLAGS", "-C instrument-coverage")
             .env("CARGO_TARGET_DIR", folder)
             .current_dir(root());

@@ -305,21 +305,29 @@ fn locks(driver: &Driver, mode: OpenMode, locking: Locking, below: bool) -> Lock
     let metadata = driver.name != "raw";
     match locking {
         Locking::Off => LockSet::NONE,
-        Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
+        Locking::Inspect if metadata || below => LockSet::new(&[], &[Write, Resize]),
+        Locking::Inspect => LockSet::NONE,
         Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
+        Locking::Resize if mode.writes() && !metadata => {
+            LockSet::new(&[ConsistentRead, Write, Resize], &[])
+        }
         Locking::Serve if mode.writes() && !metadata => {
             LockSet::new(&[ConsistentRead, Write], &[Write, Resize])
         }
         Locking::Serve if !mode.writes() && !metadata => LockSet::new(&[ConsistentRead], &[Resize]),
-        Locking::Normal | Locking::Still | Locking::Serve if mode.writes() && metadata => {
+        Locking::Normal | Locking::Still | Locking::Resize | Locking::Serve
+            if mode.writes() && metadata =>
+        {
             LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
         }
         Locking::Normal | Locking::Still if mode.writes() => {
             LockSet::new(&[ConsistentRead, Write], &[])
         }
         Locking::Still | Locking::Serve => LockSet::new(&[ConsistentRead], &[Write, Resize]),
-        Locking::Normal if metadata || below => LockSet::new(&[ConsistentRead], &[Write, Resize]),
-        Locking::Normal => LockSet::new(&[ConsistentRead], &[]),
+        Locking::Normal | Locking::Resize if metadata || below => {
+            LockSet::new(&[ConsistentRead], &[Write, Resize])
+        }
+        Locking::Normal | Locking::Resize => LockSet::new(&[ConsistentRead], &[]),
     }
 }
 
@@ -329,10 +337,10 @@ fn data_locks(mode: OpenMode, locking: Locking) -> LockSet {
         Locking::Off => LockSet::NONE,
         Locking::Inspect => LockSet::new(&[], &[Write, Resize]),
         Locking::Shared => LockSet::new(&[ConsistentRead], &[]),
-        Locking::Normal | Locking::Still | Locking::Serve if mode.writes() => {
+        Locking::Normal | Locking::Still | Locking::Resize | Locking::Serve if mode.writes() => {
             LockSet::new(&[ConsistentRead, Write, Resize], &[Write, Resize])
         }
-        Locking::Normal | Locking::Still | Locking::Serve => {
+        Locking::Normal | Locking::Still | Locking::Resize | Locking::Serve => {
             LockSet::new(&[ConsistentRead], &[Write, Resize])
         }
     }

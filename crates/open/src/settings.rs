@@ -49,7 +49,9 @@ pub enum Locking {
     /// As [`Normal`](Self::Normal), and nobody may write meanwhile, raw images included: for a
     /// source that must not change while it is copied.
     Still,
-    /// As `info`: forbid others to write, use nothing.
+    /// As [`Normal`](Self::Normal), and the size may change, that of raw images included.
+    Resize,
+    /// As `info`: use nothing, and, where there is metadata to read, forbid others to write.
     Inspect,
     /// None that exclude others (`-U`); for reading only.
     Shared,

@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     targets::ext::CHECK,
     targets::ext::JOURNAL,
     targets::ext::CHANGE,
+    targets::ext::RESIZE,
     targets::codec::INFLATE,
     targets::codec::ZSTD,
     targets::luks::HEADER,

@@ -2,6 +2,7 @@
 
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{OpenMode, Preallocation, ResizeRequest};
+use disksmith_open::Locking;
 
 use super::Verb;
 use super::common::{Purpose, Source};
@@ -42,7 +43,8 @@ impl Verb for Resize {
             Some(other) => return refuse(format!("Invalid preallocation mode '{other}'")),
         };
         let change = Change::parse(face, &self.size)?;
-        let node = self.source.open(face, &self.image, Purpose::new(OpenMode::Write))?;
+        let purpose = Purpose { locking: Locking::Resize, ..Purpose::new(OpenMode::Write) };
+        let node = self.source.open(face, &self.image, purpose)?;
         let image = &node.image;
         let old = image.size();
         let Some(size) = change.apply(old).filter(|size| *size > 0) else {

@@ -21,6 +21,8 @@ use crate::workload::{OPS, Op, Run, record};
 
 /// States of the sample that runs with every test run.
 const QUICK_STATES: u64 = 20_000;
+/// Every so many workloads, a long run tells how far it is.
+const PROGRESS: usize = 1000;
 /// Violations shown before giving up.
 const MAX_SHOWN: usize = 10;
 
@@ -104,6 +106,11 @@ fn a_cut_leaves_old_or_new_never_a_third_thing() {
                             && std::env::var_os("DISKSMITH_CRASH_ONLY").is_some()
                     });
                     tally.lock().expect("not poisoned").add(&verdicts);
+                    if index % PROGRESS == PROGRESS - 1 {
+                        let count = states.load(Ordering::Relaxed);
+                        let spent = start.elapsed().as_secs();
+                        println!("{count} states of {} workloads in {spent} s", index + 1);
+                    }
                     if failures.lock().expect("not poisoned").len() >= MAX_SHOWN {
                         break;
                     }

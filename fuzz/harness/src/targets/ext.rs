@@ -2,20 +2,14 @@
 
 use std::sync::Arc;
 
-use disksmith_disk::MemoryDisk;
-use disksmith_filesystems::ext::{self, Ext, MakeOptions, Profile};
-use disksmith_filesystems::{
-    Changes, Device, Fallocate, FileKind, Filesystem, NewFile, Rename, Seek, Time,
-};
+use disksmith_disk::{Disk, MemoryDisk};
+use disksmith_filesystems::ext::{self, Ext, MakeOptions, NewSize, Profile};
+use disksmith_filesystems::{FileKind, Filesystem, Time};
 use disksmith_testkit::Rng;
 
+use super::tree::{file, step, walk};
 use crate::budget::Metered;
 use crate::{Target, fields};
-
-/// Files looked at of one filesystem.
-const FILES: usize = 60;
-/// Entries read of one directory.
-const ENTRIES: usize = 100;
 
 macro_rules! target {
     ($const:ident, $name:literal, $seeds:ident, $run:expr) => {
@@ -49,6 +43,18 @@ target!(JOURNAL, "ext_journal", journals, |data| {
     }
 });
 
+target!(RESIZE, "ext_resize", seeds, |data| {
+    drop(ext::minimum_size(Metered::new(data)));
+    for size in [NewSize::Minimum, NewSize::Bytes(900 << 10)] {
+        let disk = MemoryDisk::from_bytes(data);
+        drop(disk.set_size(1 << 20));
+        let disk = Metered::over(disk);
+        if ext::resize(disk.clone(), size).is_ok() {
+            drop(ext::check(Metered::over(disk.content())));
+        }
+    }
+});
+
 target!(CHANGE, "ext_change", seeds, |data| {
     let Ok(filesystem) = Ext::open(Metered::new(data), false) else { return };
     let seed = data.iter().rev().take(8).fold(1u64, |seed, byte| seed << 8 | u64::from(*byte));
@@ -60,75 +66,6 @@ target!(CHANGE, "ext_change", seeds, |data| {
     walk(&filesystem);
     drop(filesystem.close());
 });
-
-fn walk(filesystem: &dyn Filesystem) {
-    drop((filesystem.statistics(), filesystem.label(), filesystem.uuid()));
-    let mut todo = vec![filesystem.root()];
-    let mut seen = 0;
-    while let (Some(inode), true) = (todo.pop(), seen < FILES) {
-        seen += 1;
-        let Ok(attributes) = filesystem.attributes(inode) else { continue };
-        match attributes.kind {
-            FileKind::Directory => {
-                let mut left = ENTRIES;
-                let mut take = |entry: disksmith_filesystems::Entry| {
-                    if !entry.name.starts_with(b".") {
-                        todo.push(entry.inode);
-                    }
-                    left -= 1;
-                    left > 0
-                };
-                drop(filesystem.read_directory(inode, 0, &mut take));
-                drop(filesystem.lookup(inode, b"f"));
-            }
-            FileKind::Symlink => drop(filesystem.read_link(inode)),
-            _ => {
-                let mut buffer = vec![0; 8192];
-                drop(filesystem.read(inode, 0, &mut buffer));
-                drop(filesystem.read(inode, attributes.size.saturating_sub(100), &mut buffer));
-                drop(filesystem.seek(inode, 0, Seek::Data));
-                drop(filesystem.seek(inode, 1, Seek::Hole));
-            }
-        }
-        for name in filesystem.xattrs(inode).into_iter().flatten().take(8) {
-            drop(filesystem.xattr(inode, &name));
-        }
-    }
-}
-
-fn step(filesystem: &dyn Filesystem, rng: &mut Rng, number: u64) {
-    let root = filesystem.root();
-    let name = format!("f{}", rng.below(6)).into_bytes();
-    let there = filesystem.lookup(root, &name).map(|found| found.inode);
-    match (rng.below(9), there) {
-        (0 | 1, _) => drop(filesystem.create(root, &name, &file(FileKind::Regular))),
-        (2, _) => drop(filesystem.create(root, &name, &file(FileKind::Directory))),
-        (3, Ok(inode)) => {
-            drop(filesystem.write(inode, rng.below(40_000), &[number as u8; 5000]));
-        }
-        (4, Ok(inode)) => {
-            let changes = Changes { size: Some(rng.below(100_000)), ..Changes::default() };
-            drop(filesystem.set_attributes(inode, &changes));
-        }
-        (5, _) => {
-            drop(filesystem.unlink(root, &name));
-            drop(filesystem.remove_directory(root, &name));
-        }
-        (6, _) => drop(filesystem.rename(root, &name, root, b"f0", Rename::Replace)),
-        (7, Ok(inode)) => drop(filesystem.set_xattr(inode, b"user.a", &[7; 300], None)),
-        (8, Ok(inode)) => drop(filesystem.fallocate(
-            inode,
-            3000,
-            20_000,
-            Fallocate::Allocate { keep_size: false },
-        )),
-        _ => drop(filesystem.symlink(root, &name, &[b'x'; 100], 0, 0)),
-    }
-}
-
-fn file(kind: FileKind) -> NewFile {
-    NewFile { kind, mode: 0o644, uid: 0, gid: 0, device: Device::default() }
-}
 
 /// The superblock's checksum, made right again where there is one.
 fn fix(bytes: &mut [u8]) {
@@ -158,7 +95,7 @@ fn made(profile: Profile, features: &str, size: u64) -> (Arc<MemoryDisk>, Ext) {
     (disk, filesystem)
 }
 
-fn fill(filesystem: &dyn Filesystem) {
+pub(super) fn fill(filesystem: &dyn Filesystem) {
     let root = filesystem.root();
     let mut make = |name: &str, kind| {
         filesystem.create(root, name.as_bytes(), &file(kind)).expect("it is new").inode

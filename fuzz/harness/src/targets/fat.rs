@@ -6,11 +6,9 @@ use disksmith_disk::{Disk, MemoryDisk};
 use disksmith_filesystems::fat::{self, Fat, FatKind, FatOptions, Lost, Mend};
 use disksmith_filesystems::{Changes, Device, FileKind, Filesystem, NewFile, Rename};
 
+use super::tree::walk;
 use crate::budget::Metered;
 use crate::{Target, fields};
-
-/// Files that one input may let us look at.
-const FILES_MAX: usize = 300;
 
 pub(crate) const READ: Target = Target {
     name: "fat_read",
@@ -19,13 +17,14 @@ pub(crate) const READ: Target = Target {
         if let Ok(fat) = Fat::open(disk.clone(), true) {
             let _ = fat.statistics();
             let _ = fat.label();
-            look(&fat);
+            walk(&fat);
         }
         let _ = fat::used_ranges(disk.clone());
         let _ = fat::minimum_size(disk);
     },
     seeds,
     fields: fields::fat::FIELDS,
+    fix: None,
 };
 
 pub(crate) const CHANGE: Target = Target {
@@ -34,12 +33,13 @@ pub(crate) const CHANGE: Target = Target {
         let disk = Metered::new(data);
         if let Ok(fat) = Fat::open(disk, false) {
             change(&fat);
-            look(&fat);
+            walk(&fat);
             let _ = fat.close();
         }
     },
     seeds,
     fields: fields::fat::FIELDS,
+    fix: None,
 };
 
 pub(crate) const REPAIR: Target = Target {
@@ -58,31 +58,8 @@ pub(crate) const REPAIR: Target = Target {
     },
     seeds,
     fields: fields::fat::FIELDS,
+    fix: None,
 };
-
-fn look(fat: &Fat) {
-    let (mut todo, mut met) = (vec![fat.root()], 0);
-    while let Some(inode) = todo.pop() {
-        let mut inside = Vec::new();
-        let _ = fat.read_directory(inode, 0, &mut |entry| {
-            inside.push(entry);
-            inside.len() < FILES_MAX
-        });
-        for entry in inside {
-            met += 1;
-            if met > FILES_MAX {
-                return;
-            }
-            let _ = fat.lookup(inode, &entry.name);
-            let Ok(at) = fat.attributes(entry.inode) else { continue };
-            let mut bytes = [0; 3000];
-            let _ = fat.read(at.inode, at.size.saturating_sub(1500), &mut bytes);
-            if at.kind == FileKind::Directory && entry.name != b"." && entry.name != b".." {
-                todo.push(entry.inode);
-            }
-        }
-    }
-}
 
 fn change(fat: &Fat) {
     let root = fat.root();

@@ -7,3 +7,4 @@ pub(crate) mod luks;
 pub(crate) mod qcow2;
 pub(crate) mod tables;
 pub(crate) mod text;
+mod tree;

@@ -4,11 +4,18 @@
 mod fat;
 mod filesystems;
 mod images;
+mod scaling;
 mod whole;
 
 use super::case::Suite;
 
 /// In the order of the page.
 pub(super) fn all() -> Vec<Suite> {
-    vec![images::suite(), filesystems::suite(), fat::suite(), whole::suite()]
+    vec![
+        images::suite(),
+        filesystems::suite(),
+        fat::suite(),
+        whole::suite(),
+        scaling::suite(),
+    ]
 }

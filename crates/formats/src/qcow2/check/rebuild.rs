@@ -10,6 +10,9 @@ use super::counter::Counter;
 use super::stored::Stored;
 use crate::Repair;
 
+/// Twice is enough; a third time for what a second one may bring to light.
+const REBUILDS_MOST: u32 = 3;
+
 /// Where new blocks and the new table shall lie, in clusters.
 #[derive(Default)]
 struct Plan {
@@ -22,9 +25,34 @@ struct Plan {
 impl Checker<'_> {
     /// Builds refcount structures from the references counted, puts them into clusters that
     /// nothing refers to, and counts all anew. Answers the highest cluster in use.
+    ///
+    /// The new structures can make the file longer, and what it refers to beyond its former end
+    /// then counts: so once more, if the first ones do not cover that.
     pub(super) fn rebuild_refcounts(&mut self) -> Result<u64> {
-        self.say("Rebuilding refcount structure");
         let old = self.report;
+        let mut highest = 0;
+        for _ in 0..REBUILDS_MOST {
+            self.say("Rebuilding refcount structure");
+            highest = self.rebuild_once()?;
+            if !self.rebuild {
+                break;
+            }
+        }
+        if self.rebuild {
+            self.say("ERROR rebuilt refcount structure is still broken");
+            self.report.corruptions = self.report.corruptions.max(1);
+        }
+        let found = self.report;
+        let mended = |old: u64, now: u64| old.saturating_sub(now);
+        self.report.corruptions_fixed =
+            old.corruptions_fixed + mended(old.corruptions, found.corruptions);
+        self.report.leaks_fixed = old.leaks_fixed + mended(old.leaks, found.leaks);
+        Ok(highest)
+    }
+
+    /// Whether the new structures fit all references is told by `self.rebuild`; the report is of
+    /// what is wrong besides.
+    fn rebuild_once(&mut self) -> Result<u64> {
         let plan = self.plan()?;
         self.write_plan(&plan)?;
         self.report.corruptions = 0;
@@ -41,15 +69,8 @@ impl Checker<'_> {
         let found = self.report;
         let mut stored = Stored::new(self.storage, &self.roots)?;
         let highest = self.compare(&mut stored, Repair::Leaks)?;
-        if self.rebuild {
-            self.say("ERROR rebuilt refcount structure is still broken");
-        }
         self.storage.flush()?;
         self.report = found;
-        let mended = |old: u64, now: u64| old.saturating_sub(now);
-        self.report.corruptions_fixed =
-            old.corruptions_fixed + mended(old.corruptions, found.corruptions);
-        self.report.leaks_fixed = old.leaks_fixed + mended(old.leaks, found.leaks);
         Ok(highest)
     }
 
