@@ -2,6 +2,7 @@
 
 mod bench;
 mod faults;
+mod journey;
 mod long;
 mod oracles;
 mod test;
@@ -21,6 +22,7 @@ const CHORES: &[Chore] = &[
     ("oracles", "install (root) or name the tools that tests compare with", oracles::run),
     ("bench", "measure every verb beside qemu-img: cargo xtask bench --help", bench::run),
     ("bare-copy", "copy a file with two threads: the bench's mark", bench::bare_copy),
+    ("journey", "send a disk of 3 GB through all forms: cargo xtask journey --help", journey::run),
     ("long", "run every test with its full matrix (hours)", long::all),
     ("faults", "fail every n-th system call, kill, fill disks: cargo xtask faults", faults::run),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
