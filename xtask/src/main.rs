@@ -4,6 +4,7 @@ mod bench;
 mod boot;
 mod coverage;
 mod faults;
+mod journey;
 mod locks;
 mod long;
 mod mutants;
@@ -26,6 +27,7 @@ const CHORES: &[Chore] = &[
     ("bench", "measure every verb beside qemu-img: cargo xtask bench --help", bench::run),
     ("bare-copy", "copy a file with two threads: the bench's mark", bench::bare_copy),
     ("boot", "boot disks made by build in QEMU: cargo xtask boot [RECIPE…]", boot::run),
+    ("journey", "send a disk of 3 GB through all forms: cargo xtask journey --help", journey::run),
     ("long", "run every test with its full matrix (hours)", long::all),
     ("faults", "fail every n-th system call, kill, fill disks: cargo xtask faults", faults::run),
     ("coverage", "lines that tests reach: cargo xtask coverage [crash]", coverage::run),

@@ -31,14 +31,17 @@ enum State {
 impl Target {
     /// Starts an empty file called `path`. The drop-in writes it in place, as scripts expect that
     /// look at it meanwhile or made it a link; the native face lets it appear when whole.
-    /// Devices are always written in place.
-    pub(crate) fn make(face: &Face, path: &Path) -> Result<Self> {
+    /// Devices are always written in place. What is written in place becomes durable when flushed
+    /// if `durable`; what is to appear when whole becomes so then.
+    pub(crate) fn make(face: &Face, path: &Path, durable: bool) -> Result<Self> {
         let attempt = || format!("Could not create '{}'", path.display());
         let old = std::fs::metadata(path).ok();
         let in_place = face.drop_in || old.as_ref().is_some_and(|m| !m.is_file());
         if !in_place {
             refuse_if_in_use(path)?;
-            let file = NewFile::create(path, OpenOptions::default()).with_context(attempt)?;
+            let file =
+                NewFile::create(path, OpenOptions { no_flush: true, ..OpenOptions::default() })
+                    .with_context(attempt)?;
             signals::unfinished(file.temporary());
             return Ok(Self {
                 disk: file.disk().clone(),
@@ -46,7 +49,8 @@ impl Target {
                 state: State::New(file),
             });
         }
-        let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+        let options =
+            OpenOptions { write: true, create: true, no_flush: !durable, ..OpenOptions::default() };
         let disk = Arc::new(FileDisk::open(path, options).with_context(attempt)?);
         let target = Self { disk, path: path.to_path_buf(), state: State::InPlace(old.is_none()) };
         if old.is_none() {

@@ -138,6 +138,11 @@ impl Plan {
 
     /// Makes the image. What is returned is whole but not kept yet.
     pub(crate) fn make(&self, face: &Face, secrets: &Secrets) -> Result<Made> {
+        self.make_as(face, secrets, true)
+    }
+
+    /// Makes the image; whether it is durable before it is kept is up to the caller.
+    pub(crate) fn make_as(&self, face: &Face, secrets: &Secrets, durable: bool) -> Result<Made> {
         let mut options = self.options.clone();
         let size = options.size("size")?.unwrap_or(0);
         for spec in PROTOCOL {
@@ -147,9 +152,9 @@ impl Plan {
             options.take(name);
         }
         let secret = self.secret(secrets)?;
-        let target = Target::make(face, &self.path()?)?;
+        let target = Target::make(face, &self.path()?, durable)?;
         let data = match options.take("data_file") {
-            Some(name) => Some((name.clone(), Target::make(face, Path::new(&name))?)),
+            Some(name) => Some((name.clone(), Target::make(face, Path::new(&name), durable)?)),
             None => None,
         };
         let request = CreateRequest {

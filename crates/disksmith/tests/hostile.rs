@@ -1,33 +1,67 @@
 //! Images made to do harm: what they name is not opened, what they claim is not believed, and
 //! looking at them costs little.
 
+use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use wait4::Wait4;
+
 /// Longest that a look may take.
 const SECOND: Duration = Duration::from_secs(1);
-/// Most memory that a look may take, in KiB of address space beyond what the program maps itself.
-const MEMORY_KIB: u64 = 64 << 10;
+/// Most memory that a look may have in use, in bytes.
+const MEMORY: u64 = 64 << 20;
+/// Address space is more: the program itself, libraries and the stacks of threads are in it. What
+/// an absurd header asks for would not fit.
+const ADDRESSES_KIB: u64 = 192 << 10;
+/// Other tests keep the machine busy: the best of so many looks counts for time.
+const LOOKS: usize = 3;
 
 fn run(folder: &Path, words: &[&str]) -> Output {
-    // The limit counts address space: what libraries and thread stacks map comes on top.
-    let limit = MEMORY_KIB + (128 << 10);
-    let script = format!("ulimit -v {limit}; exec timeout 10 \"$@\"");
-    let started = Instant::now();
-    let output = Command::new("sh")
-        .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_disksmith")])
-        .args(words)
-        .current_dir(folder)
-        .output()
-        .expect("sh runs");
-    assert!(started.elapsed() < SECOND * 3, "{words:?} took {:?}", started.elapsed());
+    let mut output = look(folder, words);
+    for _ in 1..LOOKS {
+        if output.1 < SECOND {
+            break;
+        }
+        let again = look(folder, words);
+        assert_eq!(again.0.status, output.0.status, "{words:?} twice");
+        output = again;
+    }
+    let (output, took) = output;
+    assert!(took < SECOND, "{words:?} took {took:?}");
     let code = output.status.code();
     assert!(matches!(code, Some(0..=3 | 63)), "{words:?}: {code:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!text.contains("panicked"), "{text}");
     output
+}
+
+/// Runs the program with little memory; answers how long it took, too.
+fn look(folder: &Path, words: &[&str]) -> (Output, Duration) {
+    let script = format!("ulimit -v {ADDRESSES_KIB}; exec timeout 10 \"$@\"");
+    let mut files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+    let started = Instant::now();
+    let mut child = Command::new("sh")
+        .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_disksmith")])
+        .args(words)
+        .current_dir(folder)
+        .stdout(files[0].try_clone().unwrap())
+        .stderr(files[1].try_clone().unwrap())
+        .spawn()
+        .expect("sh runs");
+    let ended = child.wait4().unwrap();
+    let took = started.elapsed();
+    let memory = ended.rusage.maxrss;
+    assert!(memory < MEMORY, "{words:?} had {} MiB", memory >> 20);
+    let [stdout, stderr] = files.each_mut().map(|file| {
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    (Output { status: ended.status, stdout, stderr }, took)
 }
 
 /// A fresh qcow2 of 1 MiB, with bytes replaced.

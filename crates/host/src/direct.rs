@@ -1,90 +1,242 @@
-//! Reading past the page cache, so that one bad sector does not take its neighbours along.
+//! Requests past the page cache: aligned in memory and in the file, whatever callers ask for.
 
 use std::fs::File;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, ZeroMode};
+/// Where the kernel does not say, this suits all but exotic devices.
+const USUAL_ALIGNMENT: usize = 4096;
+/// No filesystem or device asks for more; what claims to is not believed.
+const LARGEST_ALIGNMENT: usize = 1 << 20;
+/// Unaligned requests go through memory of ours in steps of this size.
+const STEP: usize = 1 << 20;
 
-use crate::device;
-
-/// Memory that devices can write into begins at a multiple of this.
-const MEMORY: usize = 4096;
-
-/// A block device, for reading whole sectors as the device has them.
+/// How to reach one file directly.
 #[derive(Debug)]
-pub struct DirectDisk {
-    file: File,
-    size: u64,
-    geometry: Geometry,
+pub(crate) struct Direct {
+    alignment: usize,
+    /// Taken exclusively by requests that write a part of a block: between reading and writing
+    /// it, nobody may change the rest. The others share it.
+    blocks: RwLock<()>,
+    spare: Mutex<Vec<Bounce>>,
 }
 
-impl DirectDisk {
-    /// Opens a block device. Anything else is refused.
-    pub fn open(path: &Path) -> Result<Self> {
-        let flags = libc::O_CLOEXEC | libc::O_DIRECT;
-        let file = File::options().read(true).custom_flags(flags).open(path)?;
-        if !file.metadata()?.file_type().is_block_device() {
-            return Err(Error::new(Kind::InvalidInput, "it is no block device"));
-        }
-        let (size, geometry) = (device::size(file.as_fd())?, device::geometry(file.as_fd()));
-        Ok(Self { file, size, geometry })
+/// Aligned memory.
+#[derive(Debug)]
+struct Bounce {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Bounce {
+    fn new(alignment: usize) -> Self {
+        let memory = vec![0; STEP.max(alignment) + alignment];
+        let start = memory.as_ptr().align_offset(alignment).min(alignment);
+        Self { memory, start }
+    }
+
+    fn bytes(&mut self, length: usize) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + length]
     }
 }
 
-impl Disk for DirectDisk {
-    fn size(&self) -> u64 {
-        self.size
+impl Direct {
+    /// For a file that was opened with `O_DIRECT`; `sector` if it is a device with such.
+    pub(crate) fn new(file: &File, sector: Option<u32>) -> Self {
+        let alignment = sector.map(|sector| sector as usize).or_else(|| told(file));
+        let alignment = alignment.unwrap_or(USUAL_ALIGNMENT);
+        let usable = alignment.is_power_of_two() && (512..=LARGEST_ALIGNMENT).contains(&alignment);
+        Self {
+            alignment: if usable { alignment } else { USUAL_ALIGNMENT },
+            blocks: RwLock::default(),
+            spare: Mutex::default(),
+        }
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let sector = u64::from(self.geometry.sector);
-        let end = offset.saturating_add(buffer.len() as u64);
-        if end > self.size {
-            return Err(Error::new(Kind::InvalidInput, "a request behind the end of the device"));
+    /// Fills `buffer`, or fails with [`io::ErrorKind::UnexpectedEof`].
+    pub(crate) fn read(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.aligned(buffer, offset) {
+            return file.read_exact_at(buffer, offset);
         }
-        let (start, length) = (offset / sector * sector, end.next_multiple_of(sector));
-        let length = usize::try_from(length - start)
-            .map_err(|_| Error::new(Kind::LimitExceeded, "a request that is too large"))?;
-        let mut memory = vec![0u8; length + MEMORY];
-        let shift = memory.as_ptr().align_offset(MEMORY).min(MEMORY);
-        let aligned = &mut memory[shift..shift + length];
-        self.file.read_exact_at(aligned, start)?;
-        let from = (offset - start) as usize;
-        buffer.copy_from_slice(&aligned[from..from + buffer.len()]);
+        let mut bounce = self.take();
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset + done as u64;
+            let (start, skipped) = self.round_down(at);
+            let wanted = (buffer.len() - done).min(STEP - skipped);
+            let blocks = bounce.bytes((skipped + wanted).next_multiple_of(self.alignment));
+            if read_up_to(file, blocks, start)? < skipped + wanted {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buffer[done..done + wanted].copy_from_slice(&blocks[skipped..skipped + wanted]);
+            done += wanted;
+        }
+        self.give_back(bounce);
         Ok(())
     }
 
-    fn write_at(&self, _data: &[u8], _offset: u64) -> Result<()> {
-        Err(read_only())
+    /// Writes all of `data`.
+    pub(crate) fn write(&self, file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+        let whole = offset.is_multiple_of(self.alignment as u64)
+            && data.len().is_multiple_of(self.alignment);
+        if whole {
+            let _others = self.shared();
+            return match self.aligned(data, offset) {
+                true => file.write_all_at(data, offset),
+                false => self.write_through_bounce(file, data, offset),
+            };
+        }
+        let _alone = self.alone();
+        let end = offset + data.len() as u64;
+        let length = file.metadata()?.len().max(end);
+        self.write_through_bounce(file, data, offset)?;
+        // The last block may have made the file longer than it is to be.
+        match end.next_multiple_of(self.alignment as u64) > length && file.metadata()?.is_file() {
+            true => file.set_len(length),
+            false => Ok(()),
+        }
     }
 
-    fn write_zeroes(&self, _offset: u64, _length: u64, _mode: ZeroMode) -> Result<()> {
-        Err(read_only())
+    /// Keeps writers of parts of blocks out; for what changes the size of the file.
+    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.blocks.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn discard(&self, _offset: u64, _length: u64) -> Result<()> {
-        Err(read_only())
+    fn shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.blocks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn flush(&self) -> Result<()> {
+    fn write_through_bounce(&self, file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+        let mut bounce = self.take();
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let (start, skipped) = self.round_down(at);
+            let now = (data.len() - done).min(STEP - skipped);
+            let blocks = bounce.bytes((skipped + now).next_multiple_of(self.alignment));
+            self.read_edges(file, blocks, start, (skipped, skipped + now))?;
+            blocks[skipped..skipped + now].copy_from_slice(&data[done..done + now]);
+            file.write_all_at(blocks, start)?;
+            done += now;
+        }
+        self.give_back(bounce);
         Ok(())
     }
 
-    fn map(&self, offset: u64, length: u64) -> Result<Extent> {
-        Ok(Extent::data(length.min(self.size.saturating_sub(offset)).max(1), offset))
+    /// Reads the first and the last of `blocks` where only a part of them is to be written.
+    fn read_edges(
+        &self,
+        file: &File,
+        blocks: &mut [u8],
+        start: u64,
+        (from, to): (usize, usize),
+    ) -> io::Result<()> {
+        let last = blocks.len() - self.alignment;
+        let places = [(0, from > 0), (last, to < blocks.len())];
+        for (place, partial) in places {
+            if partial {
+                let block = &mut blocks[place..place + self.alignment];
+                let have = read_up_to(file, block, start + place as u64)?;
+                block[have..].fill(0);
+            }
+        }
+        Ok(())
     }
 
-    fn read_only(&self) -> bool {
-        true
+    fn aligned(&self, bytes: &[u8], offset: u64) -> bool {
+        offset.is_multiple_of(self.alignment as u64)
+            && bytes.len().is_multiple_of(self.alignment)
+            && bytes.as_ptr().align_offset(self.alignment) == 0
     }
 
-    fn geometry(&self) -> Geometry {
-        self.geometry
+    /// The start of the block that `offset` lies in, and how far behind that it lies.
+    fn round_down(&self, offset: u64) -> (u64, usize) {
+        let within = offset % self.alignment as u64;
+        (offset - within, within as usize)
+    }
+
+    fn take(&self) -> Bounce {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Bounce::new(self.alignment))
+    }
+
+    fn give_back(&self, bounce: Bounce) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bounce);
     }
 }
 
-fn read_only() -> Error {
-    Error::new(Kind::Refused, "the device is open for reading only")
+/// Reads as far as the file goes.
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        // The kernel answers short only at the end of the file.
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// What the filesystem says that it needs (statx(2), `STATX_DIOALIGN`), in memory and on disk.
+fn told(file: &File) -> Option<usize> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    const DIOALIGN: StatxFlags = StatxFlags::from_bits_retain(0x2000);
+    let status = statx(file, "", AtFlags::EMPTY_PATH, DIOALIGN).ok()?;
+    if status.stx_mask & DIOALIGN.bits() == 0 || status.stx_dio_offset_align == 0 {
+        return None;
+    }
+    usize::try_from(status.stx_dio_offset_align.max(status.stx_dio_mem_align).max(512)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Requests at odd places give what a plain file would, and the file ends where it should.
+    /// The blocks are larger than needed, so that this holds on any filesystem.
+    #[test]
+    fn odd_requests_do_as_plain_ones() {
+        let file = tempfile::tempfile().unwrap();
+        let mut model = Vec::new();
+        let direct = Direct { alignment: 4096, blocks: RwLock::default(), spare: Mutex::default() };
+        let places = [(0, 4096), (10, 100), (4090, 10), (8191, 2), (3, 3 << 20), (5 << 20, 4096)];
+        for (number, (at, length)) in (1u8..).zip(places) {
+            let data = vec![number; length];
+            model.resize(model.len().max(at + length), 0);
+            model[at..at + length].copy_from_slice(&data);
+            direct.write(&file, &data, at as u64).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), model.len() as u64);
+        }
+        for (at, length) in [(0, model.len()), (1, 1), (4095, 4098), (model.len() - 7, 7)] {
+            let mut read = vec![0; length];
+            direct.read(&file, &mut read, at as u64).unwrap();
+            assert!(read == model[at..at + length], "{length} bytes at {at}");
+        }
+        let past = direct.read(&file, &mut [0; 8], model.len() as u64 - 7);
+        assert_eq!(past.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    /// Writers of neighbouring bytes of one block do not undo each other's work.
+    #[test]
+    fn parts_of_a_block_are_written_one_at_a_time() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let direct = Direct { alignment: 4096, blocks: RwLock::default(), spare: Mutex::default() };
+        std::thread::scope(|scope| {
+            for byte in 1..=8u8 {
+                let (direct, file) = (&direct, &file);
+                scope.spawn(move || {
+                    for round in 0..64u64 {
+                        let at = round * 64 + u64::from(byte - 1) * 8;
+                        direct.write(file, &[byte; 8], at).unwrap();
+                    }
+                });
+            }
+        });
+        let mut bytes = [0; 4096];
+        direct.read(&file, &mut bytes, 0).unwrap();
+        for (at, byte) in bytes.iter().enumerate() {
+            assert_eq!(usize::from(*byte), at % 64 / 8 + 1, "at {at}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::LockSet;
 use crate::device;
+use crate::direct::Direct;
 
 /// Zeroes written at once where the host cannot zero a range by itself.
 const ZERO_STEP: usize = 1 << 20;
@@ -52,8 +53,7 @@ pub struct FileDisk {
     /// Held while flushing, so that nobody returns early because another one is at it. After one
     /// failed flush the page cache cannot be trusted: all later ones fail.
     flush_failed: Mutex<bool>,
-    /// Something may have changed since the last flush. So it is at first: what was written before
-    /// opening becomes durable with what is written now.
+    /// Something may have changed since the last flush.
     changed: AtomicBool,
     /// The host said once that it cannot do this; not asked again.
     no_zero_range: AtomicBool,
@@ -62,6 +62,8 @@ pub struct FileDisk {
     /// leaves it data; what may make holes forgets it.
     known_data: Mutex<std::ops::Range<u64>>,
     locks: Mutex<LockSet>,
+    /// Requests go past the page cache.
+    direct: Option<Direct>,
 }
 
 impl FileDisk {
@@ -71,13 +73,22 @@ impl FileDisk {
         if options.sync {
             flags |= libc::O_DSYNC;
         }
+        if options.direct {
+            flags |= libc::O_DIRECT;
+        }
         let file = File::options()
             .read(true)
             .write(options.write)
             .create(options.create)
             // A pipe in the place of an image must be refused below, not waited for.
             .custom_flags(flags | libc::O_NONBLOCK)
-            .open(path)?;
+            .open(path);
+        let file = match file {
+            Err(error) if options.direct && error.raw_os_error() == Some(libc::EINVAL) => {
+                return Err(Error::new(Kind::Unsupported, "filesystem does not support O_DIRECT"));
+            }
+            file => file?,
+        };
         let kind = file.metadata()?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             let what = match () {
@@ -96,14 +107,17 @@ impl FileDisk {
         let metadata = file.metadata()?;
         let block_device = metadata.file_type().is_block_device();
         let size = if block_device { device::size(file.as_fd())? } else { metadata.len() };
+        let sector = block_device.then(|| device::geometry(file.as_fd()).sector);
+        let direct = options.direct.then(|| Direct::new(&file, sector));
         Ok(Self {
+            direct,
             file,
             path: path.to_path_buf(),
             options,
             block_device,
             size: AtomicU64::new(size),
             flush_failed: Mutex::new(false),
-            changed: AtomicBool::new(true),
+            changed: AtomicBool::new(false),
             no_zero_range: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
             known_data: Mutex::default(),
@@ -310,7 +324,11 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        match self.file.read_exact_at(buffer, offset) {
+        let read = match &self.direct {
+            Some(direct) => direct.read(&self.file, buffer, offset),
+            None => self.file.read_exact_at(buffer, offset),
+        };
+        match read {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(Error::new(
                 Kind::Io,
@@ -325,13 +343,19 @@ impl Disk for FileDisk {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.change(|| Ok(self.file.write_all_at(data, offset)?))?;
+        self.change(|| match &self.direct {
+            Some(direct) => Ok(direct.write(&self.file, data, offset)?),
+            None => Ok(self.file.write_all_at(data, offset)?),
+        })?;
         self.grown(offset + data.len() as u64);
         Ok(())
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
-        let done = self.change(|| Ok(length == 0 || self.zero_by_host(offset, length, mode)?));
+        let done = {
+            let _alone = self.direct.as_ref().map(Direct::alone);
+            self.change(|| Ok(length == 0 || self.zero_by_host(offset, length, mode)?))
+        };
         self.forget_map();
         if done? {
             return Ok(());
@@ -415,6 +439,7 @@ impl Disk for FileDisk {
                 false => Err(Error::new(Kind::Unsupported, "Cannot grow device files")),
             };
         }
+        let _alone = self.direct.as_ref().map(Direct::alone);
         // Truncating an empty file to nothing makes ext4 write it out when it is closed.
         if self.file.metadata()?.len() != size {
             self.change(|| self.file.set_len(size).context("Failed to resize the file"))?;
@@ -436,6 +461,9 @@ impl Disk for FileDisk {
     }
 
     fn host_window(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        if self.direct.is_some() {
+            return None;
+        }
         // Whoever asks may write by himself.
         self.changed.store(true, Ordering::Release);
         Some((self.file.as_fd(), 0))
@@ -478,15 +506,17 @@ mod tests {
         let options = OpenOptions { write: true, create: true, ..Default::default() };
         let disk = FileDisk::open(&path, options).unwrap();
         let clean = |disk: &FileDisk| !disk.changed.load(Ordering::Acquire);
-        let changes: [&dyn Fn(); 8] = [
-            &|| {},
+        assert!(clean(&disk));
+        let changes: [&dyn Fn(); 7] = [
             &|| disk.set_size(1 << 20).unwrap(),
             &|| disk.write_at(&[1; 512], 512).unwrap(),
             &|| disk.write_zeroes(0, 4096, ZeroMode::Keep).unwrap(),
             &|| disk.write_zeroes(0, 4096, ZeroMode::Unmap).unwrap(),
             &|| disk.discard(0, 4096).unwrap(),
             &|| disk.allocate(0, 8192).unwrap(),
-            &|| drop(disk.host_window()),
+            &|| {
+                let _ = disk.host_window();
+            },
         ];
         for (number, change) in changes.iter().enumerate() {
             change();

@@ -13,7 +13,6 @@ mod mounted;
 mod new_file;
 
 pub use copy::{copy_in_kernel, shares_blocks};
-pub use direct::DirectDisk;
 pub use file::{FileDisk, FileId, OpenOptions};
 pub use lock::{LockSet, Permission};
 pub use mounted::{Frozen, Mount, mounts, refuse_mounted};

@@ -13,6 +13,7 @@ use crate::plan::{Plan, Source};
 use crate::pool::Shape;
 use crate::rate::RateLimit;
 use crate::transfer::{Action, Buffer, Ready, Transfer};
+use crate::writeback::Writeback;
 
 /// What to commit where.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,7 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
     plan.keep_from_depth = Some(request.base_depth);
     let meter = Meter::start(observer, size);
     let rate = Mutex::new(RateLimit::new(request.rate));
+    let writeback = request.top.chain().nth(request.base_depth).map(Writeback::new);
     pipeline::run(Pipeline {
         workers: shape.workers,
         buffers: (0..shape.buffers).map(|_| Buffer::default()).collect(),
@@ -83,6 +85,9 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
             let written = place(request.base, &ready, buffer)?;
             if let Some(rate) = &mut *rate.lock().unwrap_or_else(PoisonError::into_inner) {
                 rate.spend(written);
+            }
+            if let Some(writeback) = &writeback {
+                writeback.wrote(written);
             }
             meter.advance(ready.end - ready.start)
         },

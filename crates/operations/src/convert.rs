@@ -1,6 +1,6 @@
 //! Copying the content of images into another.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use disksmith_codec::{Compressor, DeflateWindow};
@@ -14,11 +14,8 @@ use crate::plan::{Plan, Source};
 use crate::pool::{self, Shape};
 use crate::rate::RateLimit;
 use crate::transfer::{Action, Buffer, Ready, Step, Transfer, tell};
+use crate::writeback::Writeback;
 use crate::{Observer, bitmaps};
-
-/// Written back to the disk behind the writer's back in runs of this many bytes, so that the
-/// flush at the end finds little to do.
-const WRITEBACK_STEP: u64 = 32 << 20;
 
 /// Whether data is copied by the kernel instead of through this process.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -146,7 +143,7 @@ pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<
         meter: &meter,
         rate: Mutex::new(RateLimit::new(request.rate)),
         kernel_copies: AtomicBool::new(true),
-        written: AtomicU64::new(0),
+        writeback: Writeback::new(request.target),
     };
     pipeline::run(Pipeline {
         workers: shape.workers,
@@ -249,7 +246,7 @@ struct Placer<'a> {
     rate: Mutex<Option<RateLimit>>,
     /// Cleared when the kernel refused once.
     kernel_copies: AtomicBool,
-    written: AtomicU64,
+    writeback: Writeback<'a>,
 }
 
 impl Placer<'_> {
@@ -289,13 +286,7 @@ impl Placer<'_> {
         if let Some(rate) = &mut *self.rate.lock().unwrap_or_else(PoisonError::into_inner) {
             rate.spend(bytes);
         }
-        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
-        let after = before.saturating_add(bytes);
-        if before / WRITEBACK_STEP != after / WRITEBACK_STEP
-            && let Some(file) = &self.request.target.file
-        {
-            file.start_writeback(0, 0);
-        }
+        self.writeback.wrote(bytes);
     }
 
     /// In the kernel as far as it goes, the rest by reading and writing.

@@ -29,6 +29,7 @@ mod rebase;
 mod resize;
 mod snapshot;
 mod transfer;
+mod writeback;
 
 pub use bench::{BenchDirection, BenchRequest, bench};
 pub use bitmaps::{copy_bitmaps, merge_bitmaps};

@@ -76,6 +76,11 @@ pub(crate) fn bare_copy(arguments: &[String]) -> Outcome {
     }
 }
 
+/// A raw disk with so many bytes of data from /usr: the one that is in `dir` already, or a new one.
+pub(crate) fn disk(dir: &Path, bytes: u64) -> Result<PathBuf, String> {
+    disk::make(dir, bytes)
+}
+
 fn run_suite(settings: &Settings, program: &Path, suite: &Suite) -> Outcome {
     let folder = settings.dir.join(format!("disksmith-bench-{}", suite.name));
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
@@ -142,7 +147,8 @@ fn build() -> Result<PathBuf, String> {
     Ok(target().join("release/disksmith"))
 }
 
-fn target() -> PathBuf {
+/// The build's target folder.
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or(crate::root().join("target"), PathBuf::from)
 }
 

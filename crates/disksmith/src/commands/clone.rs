@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use disksmith_disk::{Context, Disk, Error, Kind, human_size};
 use disksmith_formats::OpenMode;
-use disksmith_host::{DirectDisk, Frozen, Mount, mounts, publish};
+use disksmith_host::{FileDisk, Frozen, Mount, OpenOptions, mounts, publish};
 use disksmith_open::{Address, ImageSpec, Locking, Node, OpenedDisk, Settings, open_disk};
 use disksmith_operations::Observer;
 use disksmith_operations::clone::{
@@ -426,8 +426,11 @@ fn past_the_cache(source: &OpenedDisk) -> Arc<dyn Disk> {
         .path
         .as_deref()
         .filter(|_| source.partition.is_none() && source.node.image.format() == "raw");
-    match device.and_then(|path| DirectDisk::open(path).ok()) {
-        Some(disk) if disk.size() == source.disk.size() => Arc::new(disk),
+    let direct = OpenOptions { direct: true, ..OpenOptions::default() };
+    match device.and_then(|path| FileDisk::open(path, direct).ok()) {
+        Some(disk) if disk.is_block_device() && disk.size() == source.disk.size() => {
+            Arc::new(disk)
+        }
         _ => source.disk.clone(),
     }
 }

@@ -1,6 +1,6 @@
 //! `convert`: copy images into one of another format.
 
-use disksmith_disk::{Error, Kind};
+use disksmith_disk::{Disk, Error, Kind};
 use disksmith_formats::{Driver, OpenMode, Options};
 use disksmith_open::{Address, Cache, Locking, Node, chain_extents, open_disk};
 use disksmith_operations::{ConvertRequest, DeflateWindow, Offload, convert, snapshot_view};
@@ -364,9 +364,11 @@ impl Convert {
     fn make_target(&self, face: &Face, plan: &Plan) -> Result<(Node, Option<Made>), Failure> {
         let cache = self.cache(face)?;
         let secrets = self.source.keys.secrets()?;
-        let made = plan.make(face, &secrets).map_err(|error| {
+        let made = plan.make_as(face, &secrets, cache != Cache::Unsafe).map_err(|error| {
             error.context(format!("{}: error while converting {}", plan.name, plan.driver.name))
         })?;
+        // A raw file's size, which nobody made durable yet.
+        made.target.disk().flush()?;
         let source = Source { keys: self.source.keys.clone(), ..Source::default() };
         let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
         let node = plan.open(&made, &source.settings(purpose)?)?;

@@ -8,6 +8,7 @@ use disksmith_disk::{Context, Disk, Error, Kind, Result};
 
 use super::Qcow2;
 use super::layout::{self, CryptoHeader, Extensions, Header, Shape, put};
+use super::unflushed::Unflushed;
 use super::util::{exclusive, lock};
 use crate::{
     CreateRequest, Image, OpenMode, OpenRequest, OptionKind, OptionSpec, Options, Preallocation,
@@ -289,7 +290,7 @@ pub(super) fn create(storage: &Arc<dyn Disk>, request: &CreateRequest) -> Result
         ));
     }
     write_empty(&**storage, &plan, request)?;
-    let image = Qcow2::open_new(Arc::clone(storage))?;
+    let image = Qcow2::open_new(Arc::new(Unflushed(Arc::clone(storage))))?;
     if let Some((_, data)) = &request.data_file {
         image.attach_data_file(Arc::clone(data))?;
     }
@@ -308,10 +309,10 @@ pub(super) fn create(storage: &Arc<dyn Disk>, request: &CreateRequest) -> Result
         image.set_up_luks(request)?;
     }
     image.close_image()?;
-    match &request.data_file {
-        Some((_, data)) => data.flush(),
-        None => Ok(()),
+    if let Some((_, data)) = &request.data_file {
+        data.flush()?;
     }
+    storage.flush()
 }
 
 /// Header, refcount table and refcount block of an image of size 0.

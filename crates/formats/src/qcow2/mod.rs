@@ -38,6 +38,7 @@ mod refcounts;
 mod resize;
 mod roots;
 mod snapshots;
+mod unflushed;
 mod util;
 mod whole;
 mod write;

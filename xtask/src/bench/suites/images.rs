@@ -103,6 +103,15 @@ fn copies() -> Vec<Case> {
             if most < 1.0 { with_bare(case) } else { case }
         })
         .into();
+    cases.push(
+        conversion(
+            "convert raw to qcow2, -t none",
+            "-f raw -O qcow2 -T none -t none src.raw",
+            "qcow2",
+        )
+        .slow()
+        .at_most(1.0),
+    );
     // The bare copy writes a file of its own, which must not stay.
     for case in &mut cases {
         case.before = "rm -f out out.bare".to_string();
