@@ -61,7 +61,8 @@ fn operands(rng: &mut Rng) -> Vec<String> {
     };
     maybe(format!("count={}", amount(rng)), rng);
     maybe(format!("skip={}", amount(rng)), rng);
-    maybe(format!("seek={}", amount(rng)), rng);
+    // By blocks: dd 9.1 forgets the old content where it seeks by less than a block.
+    maybe(format!("seek={}", rng.below(40)), rng);
     // Not sync: it pads the last block with zeroes, which for disks makes no sense.
     let conv = ["notrunc", "sparse", "notrunc,sparse", "fsync", "fdatasync,noerror"];
     maybe(format!("conv={}", rng.pick(&conv)), rng);
