@@ -8,7 +8,11 @@ use super::super::open::REFCOUNT_TABLE_MOST;
 use super::Checker;
 use super::counter::Counter;
 use super::stored::Stored;
-use crate::Repair;
+use crate::{CheckReport, Repair};
+
+/// How often refcount structures are built anew. Each round can only make the file longer, and
+/// what that brings into it is counted in the next.
+const ROUNDS_MOST: u32 = 3;
 
 /// Where new blocks and the new table shall lie, in clusters.
 #[derive(Default)]
@@ -23,8 +27,34 @@ impl Checker<'_> {
     /// Builds refcount structures from the references counted, puts them into clusters that
     /// nothing refers to, and counts all anew. Answers the highest cluster in use.
     pub(super) fn rebuild_refcounts(&mut self) -> Result<u64> {
-        self.say("Rebuilding refcount structure");
         let old = self.report;
+        let mut rounds = 0;
+        let (found, highest) = loop {
+            rounds += 1;
+            self.say("Rebuilding refcount structure");
+            let (found, highest) = self.rebuild_once()?;
+            // What lay behind the end of the file may lie in it now, and be counted.
+            if !self.rebuild || rounds == ROUNDS_MOST {
+                break (found, highest);
+            }
+        };
+        if self.rebuild {
+            self.say("ERROR rebuilt refcount structure is still broken");
+        } else {
+            // Only the old structures were unreferenced. They are no fault of the image.
+            self.report = found;
+        }
+        self.storage.flush()?;
+        let mended = |old: u64, now: u64| old.saturating_sub(now);
+        self.report.corruptions_fixed =
+            old.corruptions_fixed + mended(old.corruptions, self.report.corruptions);
+        self.report.leaks_fixed = old.leaks_fixed + mended(old.leaks, self.report.leaks);
+        Ok(highest)
+    }
+
+    /// Makes and counts new structures; answers what the counting found, and the highest cluster
+    /// in use. `rebuild` tells whether they hold.
+    fn rebuild_once(&mut self) -> Result<(CheckReport, u64)> {
         let plan = self.plan()?;
         self.write_plan(&plan)?;
         self.report.corruptions = 0;
@@ -37,20 +67,10 @@ impl Checker<'_> {
         let counted = self.count_all();
         self.repair = repair;
         counted?;
-        // Only the old structures are unreferenced now. They are no fault of the image.
         let found = self.report;
         let mut stored = Stored::new(self.storage, &self.roots)?;
         let highest = self.compare(&mut stored, Repair::Leaks)?;
-        if self.rebuild {
-            self.say("ERROR rebuilt refcount structure is still broken");
-        }
-        self.storage.flush()?;
-        self.report = found;
-        let mended = |old: u64, now: u64| old.saturating_sub(now);
-        self.report.corruptions_fixed =
-            old.corruptions_fixed + mended(old.corruptions, found.corruptions);
-        self.report.leaks_fixed = old.leaks_fixed + mended(old.leaks, found.leaks);
-        Ok(highest)
+        Ok((found, highest))
     }
 
     fn plan(&mut self) -> Result<Plan> {
