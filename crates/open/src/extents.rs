@@ -1,6 +1,7 @@
 //! What a whole chain says about a range: the question behind `map`, `convert` and `compare`.
 
 use disksmith_disk::{Disk, Extent, Result, State};
+use disksmith_nbd::NbdDisk;
 
 use crate::Node;
 
@@ -89,7 +90,11 @@ fn map_through(
         let extent = node.image.map(offset, length)?;
         length = extent.length.min(length);
         if extent.state != State::Absent {
-            return decided(node, looks_below, extent.cut(length), offset, index);
+            let run = decided(node, looks_below, extent.cut(length), offset, index)?;
+            return match looks_below {
+                LookBelow::All => Ok(run),
+                LookBelow::Only(_) => in_file(node, run),
+            };
         }
     }
     Ok(nothing(offset, length, depth))
@@ -127,6 +132,11 @@ fn decided(
         compressed: extent.compressed,
         place: extent.place,
     };
+    if let (Some(export), LookBelow::Only(_)) = (&node.export, looks_below)
+        && export.has_context()
+    {
+        return in_context(export, run);
+    }
     let (State::Data, Some(place)) = (extent.state, extent.place) else { return Ok(run) };
     if node.image.format() == "raw" || !looks_below.at(depth) {
         return Ok(run);
@@ -147,6 +157,30 @@ fn decided(
     run.length = run.length.min(under.length);
     run.zero = under.state == State::Zero;
     Ok(run)
+}
+
+/// The same run with its place in the file that is under all images that lie in each other.
+fn in_file(mut node: &Node, mut run: ChainExtent) -> Result<ChainExtent> {
+    while let (Some(place), Some(below), None) = (run.place, &node.below, &node.data_file) {
+        if place >= below.image.size() {
+            break;
+        }
+        let extent = below.image.map(place, run.length)?;
+        run = ChainExtent { length: run.length.min(extent.length), place: extent.place, ..run };
+        node = below;
+    }
+    Ok(run)
+}
+
+/// What the context says that the user chose of an export, in the place of what is there: the
+/// way in which qemu-img's `map` shows dirty bitmaps. Bit 0 counts as a hole, bit 1 as zero.
+fn in_context(export: &NbdDisk, run: ChainExtent) -> Result<ChainExtent> {
+    let (length, flags) = export.context_status(run.start, run.length)?;
+    // Depths of allocation beyond 2 are told as 2.
+    let flags = if flags > 3 { 2 } else { flags };
+    let (data, zero) = (flags & 1 == 0, flags & 2 != 0);
+    let place = run.place.filter(|_| data || zero);
+    Ok(ChainExtent { length, data, zero, present: data || zero, place, ..run })
 }
 
 /// All runs from `offset` on for `length` bytes, equal neighbours joined.
