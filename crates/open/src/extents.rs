@@ -90,11 +90,7 @@ fn map_through(
         let extent = node.image.map(offset, length)?;
         length = extent.length.min(length);
         if extent.state != State::Absent {
-            let run = decided(node, looks_below, extent.cut(length), offset, index)?;
-            return match looks_below {
-                LookBelow::All => Ok(run),
-                LookBelow::Only(_) => in_file(node, run),
-            };
+            return decided(node, looks_below, extent.cut(length), offset, index);
         }
     }
     Ok(nothing(offset, length, depth))
@@ -156,19 +152,6 @@ fn decided(
     let under = below.map(place, extent.length)?;
     run.length = run.length.min(under.length);
     run.zero = under.state == State::Zero;
-    Ok(run)
-}
-
-/// The same run with its place in the file that is under all images that lie in each other.
-fn in_file(mut node: &Node, mut run: ChainExtent) -> Result<ChainExtent> {
-    while let (Some(place), Some(below), None) = (run.place, &node.below, &node.data_file) {
-        if place >= below.image.size() {
-            break;
-        }
-        let extent = below.image.map(place, run.length)?;
-        run = ChainExtent { length: run.length.min(extent.length), place: extent.place, ..run };
-        node = below;
-    }
     Ok(run)
 }
 

@@ -1,6 +1,7 @@
 //! `resize`: change the size of an image.
 
 use disksmith_disk::{Error, Kind};
+use disksmith_host::{LockSet, Permission};
 use disksmith_formats::{OpenMode, Preallocation, ResizeRequest};
 
 use super::Verb;
@@ -44,6 +45,12 @@ impl Verb for Resize {
         let change = Change::parse(&self.size)?;
         let node = self.source.open(face, &self.image, Purpose::new(OpenMode::Write))?;
         let image = &node.image;
+        // Writing a raw image, unlike resizing it, needs no say about the file's length.
+        if let Some(file) = node.file.as_ref().filter(|_| image.format() == "raw") {
+            use Permission::{ConsistentRead, Resize as Length, Write};
+            file.lock(LockSet::new(&[ConsistentRead, Write, Length], &[]))
+                .map_err(|error| error.context(format!("Could not open '{}'", self.image)))?;
+        }
         let old = image.size();
         let Some(size) = change.apply(old).filter(|size| *size > 0) else {
             return refuse("New image size must be positive");

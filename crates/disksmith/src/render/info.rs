@@ -192,7 +192,7 @@ fn children_text(image: &ImageInfo, path: &str, level: usize, text: &mut String)
         let indent = " ".repeat(level * 4);
         *text += &format!("{indent}Child node '{path}{name}':\n");
         node_text(child, level + 1, true, text);
-        children_text(child, &format!("{path}{name}/"), level, text);
+        children_text(child, &format!("{path}{name}/"), level + 1, text);
     }
 }
 
