@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use disksmith_disk::{Disk, Error, State, ZeroMode};
 use disksmith_filesystems::{Statistics, errors};
@@ -41,6 +42,8 @@ impl DiskFile {
 #[derive(Debug)]
 pub struct DiskFolder {
     files: Arc<Vec<DiskFile>>,
+    /// Which of them the kernel may have in its cache: those that were opened.
+    cached: Vec<AtomicBool>,
     read_only: bool,
     made: SystemTime,
     owner: (u32, u32),
@@ -52,7 +55,13 @@ struct Stale {
     inode: u64,
     offset: i64,
     length: i64,
+    /// Dropped when the kernel was told.
+    told: Sender<()>,
 }
+
+/// A write is answered when the kernel has forgotten what it made stale; or after this, where the
+/// kernel itself waits for the answer to another request and no thread of ours is left for it.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 impl DiskFolder {
     /// A folder of these files. Files of read-only disks are read-only, all are with
@@ -60,6 +69,7 @@ impl DiskFolder {
     pub fn new(files: Vec<DiskFile>, read_only: bool) -> Self {
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self {
+            cached: files.iter().map(|_| AtomicBool::new(false)).collect(),
             files: Arc::new(files),
             read_only,
             made: SystemTime::now(),
@@ -84,6 +94,7 @@ impl DiskFolder {
                 for stale in receiver {
                     // An inode that the kernel does not know has nothing to forget.
                     let _ = notifier.inval_inode(INodeNo(stale.inode), stale.offset, stale.length);
+                    drop(stale.told);
                 }
             });
         }
@@ -139,32 +150,34 @@ impl DiskFolder {
     fn written(&self, inode: INodeNo, file: &DiskFile, offset: u64, length: u64) {
         let Some(sender) = self.stale.get() else { return };
         let (from, to) = (file.start + offset, file.start + offset + length);
+        let (told, wait) = channel();
         for (index, other) in self.files.iter().enumerate() {
             let number = index as u64 + 2;
             let (first, last) = (from.max(other.start), to.min(other.end()));
-            if number == inode.0 || first >= last {
+            let cached = self.cached[index].load(Ordering::Acquire);
+            if number == inode.0 || first >= last || !cached {
                 continue;
             }
             let stale = Stale {
                 inode: number,
                 offset: (first - other.start) as i64,
                 length: (last - first) as i64,
+                told: told.clone(),
             };
             // The receiver ends only with the process.
             let _ = sender.send(stale);
         }
+        drop(told);
+        // Nothing is ever sent: it ends when all have been told.
+        let _ = wait.recv_timeout(PATIENCE);
     }
 }
 
 impl Filesystem for DiskFolder {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Where no two files show the same bytes, the kernel may gather writes as it does for a
-        // disk of its own.
-        let mut wishes = vec![InitFlags::FUSE_ASYNC_READ, InitFlags::FUSE_PARALLEL_DIROPS];
-        if self.files.len() == 1 {
-            wishes.push(InitFlags::FUSE_WRITEBACK_CACHE);
-        }
-        configure(config, &wishes);
+        // No write-back: writes come in large pieces anyway, gathering them costs the kernel more
+        // than it saves, and files that show the same bytes would lose sight of each other's.
+        configure(config, &[InitFlags::FUSE_ASYNC_READ, InitFlags::FUSE_PARALLEL_DIROPS]);
         Ok(())
     }
 
@@ -213,7 +226,12 @@ impl Filesystem for DiskFolder {
                 reply.error(Errno::EROFS);
             }
             // Stale ranges are told, so the cache may be kept.
-            Some(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Some(_) => {
+                if let Some(cached) = self.cached.get((ino.0 - 2) as usize) {
+                    cached.store(true, Ordering::Release);
+                }
+                reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+            }
         }
     }
 

@@ -111,6 +111,13 @@ fn made_by_their_tools() {
             arguments: &["-S", "4096", "-n", "BIG"],
         },
         Made { what: "exfat", mib: 64, tool: "mkfs.exfat", arguments: &["-L", "exlabel"] },
+        Made {
+            what: "ntfs",
+            mib: 16,
+            tool: "mkfs.ntfs",
+            arguments: &["-q", "-F", "-L", "Vol ume"],
+        },
+        Made { what: "f2fs", mib: 64, tool: "mkfs.f2fs", arguments: &["-q", "-l", "flabel"] },
         Made { what: "swap", mib: 8, tool: "mkswap", arguments: &["-q", "-L", "swp"] },
     ];
     let folder = Folder::new();
@@ -159,6 +166,27 @@ fn containers_and_archives() {
     let path = folder.path("sq");
     oracle::succeed("mksquashfs", &[&text(&tree), &text(&path), "-quiet", "-no-progress"]);
     agree(&path, "squashfs");
+    let path = folder.path("erofs");
+    oracle::succeed("mkfs.erofs", &[&text(&path), &text(&tree)]);
+    agree(&path, "erofs");
+    let path = folder.path("iso");
+    let arguments = ["-quiet", "-V", "ISOLABEL", "-J", "-r", "-o", &text(&path), &text(&tree)];
+    oracle::succeed("genisoimage", &arguments);
+    // blkid's version is that of the Joliet names, ours has none.
+    assert_eq!(agree(&path, "iso9660").label.as_deref(), Some("ISOLABEL"));
+}
+
+/// Physical volumes are made on devices only.
+#[test]
+fn lvm_made_by_its_tools() {
+    let folder = Folder::new();
+    let path = folder.blank("lvm", 64 * MIB);
+    let device = oracle::succeed("losetup", &["--find", "--show", &text(&path)]);
+    let config = "devices { filter=[\"a|.*|\"] use_devicesfile=0 }";
+    let made = oracle::run("pvcreate", &["-q", "--config", config, device.trim()]);
+    oracle::succeed("losetup", &["--detach", device.trim()]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    agree(&path, "LVM2_member");
 }
 
 /// A blank disk with bytes at places.

@@ -1,6 +1,7 @@
 //! All suites. A new one is a file here with a function that answers a [`Suite`], and its line
 //! in [`all`].
 
+mod attach;
 mod fat;
 mod filesystems;
 mod images;
@@ -17,5 +18,6 @@ pub(super) fn all() -> Vec<Suite> {
         fat::suite(),
         whole::suite(),
         scaling::suite(),
+        attach::suite(),
     ]
 }
