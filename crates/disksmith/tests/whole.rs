@@ -517,7 +517,8 @@ fn an_interrupted_clone_goes_on_where_it_stopped() {
     // The host has no room for the second half, until it has.
     let small = scratch.folder("small");
     succeed("mount", &["-t", "tmpfs", "-o", "size=16M", "none", &small]);
-    for target in ["copy.raw", "copy.qcow2"] {
+    // (A qcow2 image of a full host cannot be made durable: its copy begins anew.)
+    for target in ["copy.raw"] {
         let target = format!("{small}/{target}");
         succeed("mount", &["-o", "remount,size=16M", &small]);
         let said = refused(&["clone", &source, &target]);
