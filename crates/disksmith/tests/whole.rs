@@ -278,7 +278,9 @@ fn a_disk_boots_by_the_same_sectors_that_extlinux_writes() {
         let ours_sys = fs::read(&sys).unwrap();
         // The genuine installer writes over ours, into the same blocks or others.
         let place = scratch.folder(&format!("mounted-{table}"));
-        succeed("mount", &["-o", &format!("loop,offset={MIB}"), &image, &place]);
+        let length = partitions(&image)[0].2;
+        let options = format!("loop,offset={MIB},sizelimit={length}");
+        succeed("mount", &["-o", &options, &image, &place]);
         let output = run("extlinux", &["--install", &format!("{place}/boot/extlinux")]);
         succeed("umount", &[&place]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
