@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("formats", &["disk", "codec", "crypt"]),
     ("partitions", &["disk"]),
     ("filesystems", &["disk"]),
-    ("open", &["disk", "host", "codec", "crypt", "formats", "partitions", "filesystems"]),
+    ("nbd", &["disk"]),
+    ("open", &["disk", "host", "codec", "crypt", "formats", "partitions", "filesystems", "nbd"]),
     (
         "operations",
         &["disk", "host", "codec", "crypt", "formats", "partitions", "filesystems", "open"],

@@ -34,11 +34,16 @@ pub fn parse_size(text: &str) -> Result<u64> {
     let whole: u128 = whole.parse().map_err(|_| bad())?;
     let mut bytes = whole.checked_mul(unit).ok_or_else(bad)?;
     if !fraction.is_empty() {
-        if unit == 1 || fraction.len() > 18 {
+        if fraction.len() > 18 {
             return Err(bad());
         }
         let scale = 10u128.pow(fraction.len() as u32);
-        bytes += fraction.parse::<u128>().map_err(|_| bad())? * unit / scale;
+        let fraction: u128 = fraction.parse().map_err(|_| bad())?;
+        // There are no parts of a byte; `1024.0` is none.
+        if unit == 1 && fraction != 0 {
+            return Err(bad());
+        }
+        bytes += fraction * unit / scale;
     }
     u64::try_from(bytes).ok().filter(|b| i64::try_from(*b).is_ok()).ok_or_else(bad)
 }

@@ -100,7 +100,8 @@ impl Face {
 /// The advice that qemu-img gives too. Ours goes further; in the drop-in it would only be in
 /// the way of scripts that compare.
 fn is_qemu_hint(line: &str) -> bool {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 14] = [
+        "server reported: ",
         "Is another process using the image",
         "Could not open backing image.",
         "Detected format of ",

@@ -1,10 +1,13 @@
 //! The files that commands make.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Disk, Result};
+use disksmith_disk::{Context, Disk, Error, Kind, Result};
+use disksmith_formats::OpenMode;
 use disksmith_host::{FileDisk, LockSet, NewFile, OpenOptions, Permission};
+use disksmith_open::{ImageSpec, Settings};
 
 use crate::face::Face;
 use crate::signals;
@@ -13,7 +16,8 @@ use crate::signals;
 /// before.
 #[derive(Debug)]
 pub(crate) struct Target {
-    disk: Arc<FileDisk>,
+    /// `None` for what is no file.
+    file: Option<Arc<FileDisk>>,
     path: PathBuf,
     state: State,
 }
@@ -24,6 +28,8 @@ enum State {
     New(NewFile),
     /// Under its own name; the flag says that it is ours to remove.
     InPlace(bool),
+    /// What another program serves under that name: it is there, and stays.
+    Served(String),
     /// Kept.
     Kept,
 }
@@ -44,41 +50,94 @@ impl Target {
                     .with_context(attempt)?;
             signals::unfinished(file.temporary());
             return Ok(Self {
-                disk: file.disk().clone(),
+                file: Some(file.disk().clone()),
                 path: path.to_path_buf(),
                 state: State::New(file),
             });
         }
+        if old.as_ref().is_some_and(|status| status.file_type().is_char_device()) {
+            return Err(Error::new(Kind::Unsupported, "Cannot grow device files"));
+        }
         let options =
             OpenOptions { write: true, create: true, no_flush: !durable, ..OpenOptions::default() };
         let disk = Arc::new(FileDisk::open(path, options).with_context(attempt)?);
-        let target = Self { disk, path: path.to_path_buf(), state: State::InPlace(old.is_none()) };
+        let state = State::InPlace(old.is_none());
+        let target = Self { file: Some(disk.clone()), path: path.to_path_buf(), state };
         if old.is_none() {
             signals::unfinished(path);
         }
-        target.disk.lock(creating())?;
-        if !target.disk.is_block_device() {
-            target.disk.set_size(0)?;
+        disk.lock(creating())?;
+        if !disk.is_block_device() {
+            disk.set_size(0)?;
         }
         Ok(target)
     }
 
-    /// The file to write.
-    pub(crate) fn disk(&self) -> &Arc<FileDisk> {
-        &self.disk
+    /// A target that another program serves: `nbd://…`.
+    pub(crate) fn served(name: &str) -> Self {
+        Self { file: None, path: PathBuf::new(), state: State::Served(name.to_string()) }
+    }
+
+    /// Chooses whether the file is removed unless it is kept; answers what held before. Devices
+    /// and files under another name stay as they are.
+    pub(crate) fn remove_on_failure(&mut self, wanted: bool) -> bool {
+        let has_content = self.has_content();
+        match &mut self.state {
+            State::InPlace(remove) if !has_content => std::mem::replace(remove, wanted),
+            _ => false,
+        }
+    }
+
+    /// Makes what was written to a file of ours durable, where that is wanted before it is kept.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| file.flush())
+    }
+
+    /// Opens what is to be written, as bytes. Servers may know one client at a time: it must be
+    /// dropped before the target is opened as an image.
+    pub(crate) fn storage(&self) -> Result<Arc<dyn Disk>> {
+        match (&self.file, &self.state) {
+            (Some(file), _) => Ok(file.clone()),
+            (None, State::Served(name)) => {
+                let spec = ImageSpec::from_name(name, Some("raw"))?;
+                let attempt = || {
+                    let scheme = name.split(['+', ':']).next().unwrap_or_default();
+                    format!(
+                        "Protocol driver '{scheme}' does not support creating new images, so an existing image must be selected as the target; however, opening the given target as an existing image failed"
+                    )
+                };
+                let node = disksmith_open::open_plainly(&spec, &Settings::new(OpenMode::Write))
+                    .with_context(attempt)?;
+                Ok(node.image.storage().clone())
+            }
+            (None, _) => Err(Error::new(Kind::Unsupported, "the target is no file")),
+        }
+    }
+
+    /// Whether it is of a given size and holds bytes of old, as devices and exports do.
+    pub(crate) fn has_content(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| file.is_block_device())
+    }
+
+    /// How to open it as an image of `format`, while it is being made.
+    pub(crate) fn spec(&self, shown: &str, format: &str) -> Result<ImageSpec> {
+        match &self.state {
+            State::Served(name) => ImageSpec::from_name(name, Some(format)),
+            _ => Ok(ImageSpec::from_path(self.place(), shown, Some(format))),
+        }
     }
 
     /// Where it lies while it is being made.
     pub(crate) fn place(&self) -> &Path {
         match &self.state {
             State::New(file) => file.temporary(),
-            State::InPlace(_) | State::Kept => &self.path,
+            State::InPlace(_) | State::Served(_) | State::Kept => &self.path,
         }
     }
 
     /// Lets go of the locks, so that it can be opened as an image, which takes its own.
     pub(crate) fn unlock(&self) -> Result<()> {
-        self.disk.lock(LockSet::NONE)
+        self.file.as_ref().map_or(Ok(()), |file| file.lock(LockSet::NONE))
     }
 
     /// It is whole: gives it its name, makes that durable and lets go of its locks.
@@ -89,9 +148,10 @@ impl Target {
                 file.publish()?;
                 signals::finished(&temporary);
             }
-            State::InPlace(_) | State::Kept => signals::finished(&self.path),
+            State::InPlace(_) => signals::finished(&self.path),
+            State::Served(_) | State::Kept => {}
         }
-        self.disk.lock(LockSet::NONE)
+        self.unlock()
     }
 }
 
@@ -103,7 +163,7 @@ impl Drop for Target {
                 let _ = std::fs::remove_file(&self.path);
                 signals::finished(&self.path);
             }
-            State::InPlace(false) | State::Kept => {}
+            State::InPlace(false) | State::Served(_) | State::Kept => {}
         }
     }
 }

@@ -49,6 +49,7 @@ mod progress;
 mod qemu_img;
 mod render;
 mod signals;
+mod stream;
 mod tour;
 
 pub mod program;

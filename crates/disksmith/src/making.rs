@@ -1,11 +1,10 @@
 //! Making images: options, backing file, the file itself. What `create` and `convert` share.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use disksmith_crypt::Secret;
 use disksmith_disk::{Disk, Error, Kind, Result};
-use disksmith_formats::{Backing, CreateRequest, Driver, OpenMode, Options, driver};
+use disksmith_formats::{Backing, CreateRequest, Driver, Image, OpenMode, Options, driver};
 use disksmith_open::{ImageSpec, Locking, Name, Node, Secrets, Settings, parse_options, resolve};
 
 use crate::face::{Face, Failure};
@@ -73,7 +72,12 @@ pub(crate) fn join_lists(lists: &[String]) -> Result<Options, Failure> {
 
 /// Whether one of the lists asks for help.
 pub(crate) fn wants_help(lists: &[String]) -> bool {
-    lists.iter().flat_map(|list| list.split(',')).any(|word| word == "help" || word == "?")
+    // `a,,help` is a value with a comma in it.
+    let asks = |list: &String| {
+        parse_options(list, None)
+            .is_ok_and(|o| ["help", "?"].iter().any(|w| o.text(w) == Some("on")))
+    };
+    lists.iter().any(asks)
 }
 
 impl Plan {
@@ -83,11 +87,8 @@ impl Plan {
         known.extend_from_slice(PROTOCOL);
         for (name, value) in self.options.iter() {
             let spec = known.iter().find(|spec| spec.name == name);
-            let number = spec.is_some_and(|spec| {
-                use disksmith_formats::OptionKind::{Number, Size};
-                matches!(spec.kind, Number | Size)
-            });
-            if number && value.starts_with('-') && value[1..].parse::<u64>().is_ok() {
+            let size = spec.is_some_and(|spec| spec.kind == disksmith_formats::OptionKind::Size);
+            if size && value.starts_with('-') && value[1..].parse::<u64>().is_ok() {
                 return Err(invalid(format!(
                     "Value '{value}' is out of range for parameter '{name}'"
                 )));
@@ -114,9 +115,8 @@ impl Plan {
                     || invalid("an image can only be made in a file or on a device".into()),
                 )
             }
-            Name::Protocol(protocol, _) => {
-                Err(Error::new(Kind::Unsupported, format!("Unknown protocol '{protocol}'")))
-            }
+            // No folder belongs to what a server has.
+            Name::Protocol(..) => ImageSpec::from_name(&self.name, None).map(|_| PathBuf::new()),
         }
     }
 
@@ -151,36 +151,48 @@ impl Plan {
         for name in ["size", "backing_file", "backing_fmt"] {
             options.take(name);
         }
+        let mut target = match Name::parse(&self.name) {
+            Name::Protocol(..) => Target::served(&self.name),
+            Name::Path(_) | Name::Json(_) => Target::make(face, &self.path()?, durable)?,
+        };
+        let storage = target.storage()?;
+        // As in qemu-img, a failed attempt at a format takes what was there before with it.
+        let replaces = face.drop_in && self.driver.name != "raw";
+        let ours = replaces.then(|| target.remove_on_failure(true));
         let secret = self.secret(secrets)?;
-        let target = Target::make(face, &self.path()?, durable)?;
         let data = match options.take("data_file") {
             Some(name) => Some((name.clone(), Target::make(face, Path::new(&name), durable)?)),
+            None => None,
+        };
+        let data_storage = match &data {
+            Some((name, target)) => Some((name.clone(), target.storage()?)),
             None => None,
         };
         let request = CreateRequest {
             size,
             options,
             backing: self.backing(),
-            data_file: data
-                .as_ref()
-                .map(|(name, target)| (name.clone(), target.disk().clone() as Arc<dyn Disk>)),
+            data_file: data_storage,
             secret,
         };
-        let storage: Arc<dyn Disk> = target.disk().clone();
         let create =
             self.driver.create.ok_or_else(|| invalid("this format cannot be made".into()))?;
         create(&storage, &request).map_err(|error| self.reword(error))?;
-        if face.drop_in && self.driver.name == "raw" && !target.disk().is_block_device() {
+        if face.drop_in && self.driver.name == "raw" && !target.has_content() {
             store_first_block(&*storage)?;
         }
-        Ok(Made { target, data: data.map(|(_, target)| target) })
+        if let Some(ours) = ours {
+            target.remove_on_failure(ours);
+        }
+        let preallocated = self.options.text("preallocation").is_some_and(|mode| mode != "off");
+        Ok(Made { target, data: data.map(|(_, target)| target), preallocated })
     }
 
     /// Opens what was made as an image.
     pub(crate) fn open(&self, made: &Made, settings: &Settings) -> Result<Node> {
         made.unlock()?;
         let format = self.driver.name;
-        let mut spec = ImageSpec::from_path(made.target.place(), &self.name, Some(format));
+        let mut spec = made.target.spec(&self.name, format)?;
         if let Some(data) = &made.data {
             let place = data.place();
             let shown = place.to_string_lossy().into_owned();
@@ -231,9 +243,26 @@ const EFBIG: i32 = 27;
 pub(crate) struct Made {
     pub(crate) target: Target,
     pub(crate) data: Option<Target>,
+    /// Clusters were allocated before anything was written to them.
+    preallocated: bool,
 }
 
 impl Made {
+    /// Whether the new image, as `image` shows it, reads as zero everywhere.
+    pub(crate) fn reads_as_zero(&self, image: &dyn Image) -> bool {
+        let old_content =
+            self.target.has_content() || self.data.as_ref().is_some_and(|data| data.has_content());
+        match image.format() {
+            "raw" => !old_content,
+            // A hole of an encrypted volume decrypts to noise.
+            "luks" => false,
+            // So does a cluster that is there already; what is not there reads as zero whatever
+            // the storage holds.
+            _ if self.preallocated || self.data.is_some() => !image.encrypted() && !old_content,
+            _ => true,
+        }
+    }
+
     /// Lets go of the locks.
     pub(crate) fn unlock(&self) -> Result<()> {
         if let Some(data) = &self.data {

@@ -42,7 +42,9 @@ fn plain(size: u64, header: u64) -> Result<Measured> {
 }
 
 fn measure_qcow2(plan: &Plan, source: Option<&Node>, size: u64) -> Result<Measured> {
-    let mut measure = qcow2::Measure::new(size, &plan.options, plan.backing().is_some())?;
+    // How much of a source lies in the backing image is not known; without a source, nothing does.
+    let stands_on_backing = plan.backing().is_some() && source.is_some();
+    let mut measure = qcow2::Measure::new(size, &plan.options, stands_on_backing)?;
     if let Some(source) = source.filter(|_| !measure.stores_all()) {
         for_each_data(source, &mut |offset, length| measure.add_data(offset, length))?;
     }

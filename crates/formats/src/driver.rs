@@ -70,6 +70,8 @@ pub struct Driver {
     pub create: Option<fn(&Arc<dyn Disk>, &CreateRequest) -> Result<()>>,
     /// What `create -o` knows, in the order of qemu-img's `Formatting` line.
     pub create_options: &'static [OptionSpec],
+    /// What can be said when an image is opened (`encrypt.key-secret`, `offset` …).
+    pub runtime_options: &'static [OptionSpec],
     /// What `amend -o` knows.
     pub amend_options: &'static [OptionSpec],
     /// Whether images of this format can have a backing image.

@@ -28,6 +28,13 @@ pub struct OptionSpec {
     pub default: Option<&'static str>,
 }
 
+impl OptionSpec {
+    /// An option that is only named and checked, without help and default.
+    pub const fn named(name: &'static str, kind: OptionKind) -> Self {
+        Self { name, kind, help: "", default: None }
+    }
+}
+
 /// Options as given by the user: `name=value` pairs, later ones win.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Options {
@@ -87,9 +94,12 @@ impl Options {
     pub fn number(&self, name: &str) -> Result<Option<u64>> {
         self.text(name)
             .map(|value| {
+                // Negative numbers wrap, as in QEMU: far out of any option's range.
                 let parsed = match value.strip_prefix("0x") {
                     Some(hex) => u64::from_str_radix(hex, 16).ok(),
-                    None => value.parse().ok(),
+                    None => {
+                        value.parse().ok().or_else(|| value.parse().ok().map(i64::cast_unsigned))
+                    }
                 };
                 parsed.ok_or_else(|| invalid(format!("Parameter '{name}' expects a number")))
             })

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_disk::{Context, Disk, Error, Kind, Result};
 use disksmith_formats::{Driver, Image, OpenMode, OpenRequest, Options, driver};
 use disksmith_host::{FileDisk, FileId, LockSet, OpenOptions, Permission};
+use disksmith_nbd::NbdDisk;
 
 use crate::{
     BackingSpec, Cache, FileSpec, ImageSpec, Locking, MAX_CHAIN, MAX_NAME, Name, Settings, Trust,
-    probe_file, resolve,
+    probe_file, resolve, storage,
 };
 
 /// An open image with what it stands on.
@@ -26,6 +27,10 @@ pub struct Node {
     pub file: Option<Arc<FileDisk>>,
     /// The external data file, if the image has one and it was opened.
     pub data_file: Option<(PathBuf, Arc<FileDisk>)>,
+    /// The image whose bytes it lies in, if it lies in one.
+    pub below: Option<Arc<Node>>,
+    /// The export that it is, if it is one.
+    pub export: Option<Arc<NbdDisk>>,
     /// The image under it.
     pub backing: Option<Arc<Node>>,
     /// What was asked for.
@@ -45,23 +50,27 @@ impl Node {
     /// Writes everything that waits and leaves the image clean. Verbs that write end with this:
     /// what dropping an image does cannot fail for anyone to see.
     pub fn close(&self) -> Result<()> {
-        self.image.close().with_context(|| format!("Could not close '{}'", self.shown))
-    }
-
-    /// The name that says how to open it again: its path, or an option tree if there is more
-    /// to say than that.
-    pub fn filename(&self) -> String {
-        let path = self.path.as_deref().map(|path| path.to_string_lossy().into_owned());
-        match path {
-            Some(path) if self.spec.is_plain() => path,
-            _ => self.spec.as_json(self.image.format()),
+        self.image.close().with_context(|| format!("Could not close '{}'", self.shown))?;
+        match &self.below {
+            Some(below) if !below.image.read_only() => below.close(),
+            _ => Ok(()),
         }
     }
 
-    /// The path of the file that holds the guest's data.
+    /// The name that says how to open it again: its path or address, or an option tree if there
+    /// is more to say than that.
+    pub fn filename(&self) -> String {
+        self.spec.exact_name().unwrap_or_else(|| self.spec.as_json(self.image.format()))
+    }
+
+    /// The path of the file that holds the guest's data, or the name of what is in its place.
     pub fn data_name(&self) -> String {
         let path = self.data_file.as_ref().map(|(path, _)| path.as_path()).or(self.path.as_deref());
-        path.map_or_else(|| self.shown.clone(), |path| path.to_string_lossy().into_owned())
+        match (path, &self.spec.file) {
+            (Some(path), _) => path.to_string_lossy().into_owned(),
+            (None, FileSpec::Other(spec)) => storage::exact_name(spec).unwrap_or_default(),
+            (None, _) => self.shown.clone(),
+        }
     }
 
     /// The name of the backing image that this image names, resolved against its own place;
@@ -129,30 +138,43 @@ impl Opener<'_> {
             ));
         }
         let named = spec.format.as_deref().map(known_driver).transpose()?;
-        let (file, path) = self.file(spec, mode)?;
-        if !self.seen.insert(file.id()?) && below {
+        let locking = locking(spec, self.settings.locking)?;
+        if locking == Locking::Shared && mode.writes() {
+            return Err(Error::new(
+                Kind::InvalidInput,
+                "force-share=on can only be used with read-only images",
+            ));
+        }
+        let under = self.under(&spec.file, mode)?;
+        if let Some(file) = &under.file
+            && !self.seen.insert(file.id()?)
+            && below
+        {
             return Err(Error::new(
                 Kind::Corrupt,
                 format!("the backing chain leads back to '{}'", spec.shown),
             ));
         }
-        let file = Arc::new(file);
         let probe = match named {
             Some(driver) => crate::ProbeResult { driver, others: Vec::new() },
-            None => {
-                probe_file(&*file).context("Could not read image for determining its format")?
-            }
+            None => probe_file(&*under.disk)
+                .context("Could not read image for determining its format")?,
         };
-        file.lock(locks(probe.driver, mode, self.settings.locking, below))?;
-        let image = self.image(spec, probe.driver, named.is_none(), mode, &file)?;
-        let data_file = self.data_file(spec, &*image, &path, mode)?;
+        check_options(probe.driver, &spec.options)?;
+        if let Some(file) = &under.file {
+            file.lock(locks(probe.driver, mode, locking, below))?;
+        }
+        let image = self.image(spec, probe.driver, named.is_none(), mode, &under.disk)?;
+        let data_file = self.data_file(spec, &*image, under.path.as_deref(), mode)?;
         let mut node = Node {
             image,
             shown: spec.shown.clone(),
             spec: spec.clone(),
-            path: Some(path),
-            file: Some(file),
+            path: under.path,
+            file: under.file,
             data_file,
+            below: under.image,
+            export: under.export,
             backing: None,
             probed: named.is_none(),
             ambiguous: probe.others,
@@ -163,14 +185,34 @@ impl Opener<'_> {
         Ok(node)
     }
 
-    fn file(&self, spec: &ImageSpec, mode: OpenMode) -> Result<(FileDisk, PathBuf)> {
-        match &spec.file {
+    /// Opens what an image lies on.
+    fn under(&mut self, spec: &FileSpec, mode: OpenMode) -> Result<Under> {
+        match spec {
             FileSpec::Path(path) => {
-                Ok((open_file(path, mode.writes(), self.settings.cache)?, path.clone()))
+                let file = Arc::new(open_file(path, mode.writes(), self.settings.cache)?);
+                let disk: Arc<dyn Disk> = file.clone();
+                Ok(Under { file: Some(file), path: Some(path.clone()), ..Under::disk(disk) })
             }
-            FileSpec::Other(options) => {
-                let protocol = options.text("driver").unwrap_or_default();
-                Err(Error::new(Kind::Unsupported, format!("Unknown protocol '{protocol}'")))
+            FileSpec::Image(spec) => {
+                let node = Arc::new(self.node(spec, mode, false)?);
+                let (file, path) = (node.file.clone(), node.path.clone());
+                let disk: Arc<dyn Disk> = match transparent(&node) {
+                    true => node.image.storage().clone(),
+                    false => Arc::new(crate::part::View { node: node.clone() }),
+                };
+                let file = file.filter(|_| transparent(&node));
+                Ok(Under { file, path, image: Some(node), ..Under::disk(disk) })
+            }
+            FileSpec::Other(spec) => {
+                let below = spec.image.as_ref().map(|image| FileSpec::Image(image.clone()));
+                let below = below.map(|below| self.under(&below, mode)).transpose()?;
+                let (below, path, image) = match below {
+                    Some(under) => (Some(under.disk), under.path, under.image),
+                    None => (None, None, None),
+                };
+                let opened = storage::open(spec, below, mode.writes())?;
+                let export = opened.export;
+                Ok(Under { path, image, export, ..Under::disk(opened.disk) })
             }
         }
     }
@@ -181,7 +223,7 @@ impl Opener<'_> {
         driver: &Driver,
         probed: bool,
         mode: OpenMode,
-        file: &Arc<FileDisk>,
+        storage: &Arc<dyn Disk>,
     ) -> Result<Arc<dyn Image>> {
         let mut options = spec.options.clone();
         let secret = match take_key_name(&mut options) {
@@ -191,14 +233,14 @@ impl Opener<'_> {
         if driver.name == "raw" && probed && mode.writes() {
             options.set("guard", "on");
         }
-        (driver.open)(file.clone(), OpenRequest { mode, secret, options })
+        (driver.open)(storage.clone(), OpenRequest { mode, secret, options })
     }
 
     fn data_file(
         &self,
         spec: &ImageSpec,
         image: &dyn Image,
-        path: &Path,
+        path: Option<&Path>,
         mode: OpenMode,
     ) -> Result<Option<(PathBuf, Arc<FileDisk>)>> {
         let Some(name) = image.data_file() else { return Ok(None) };
@@ -207,10 +249,12 @@ impl Opener<'_> {
         }
         let data_path = match spec.data_file.as_deref().and_then(ImageSpec::path) {
             Some(path) => path.to_path_buf(),
-            None => self.reference(path, &name, "data file")?,
+            None => {
+                let beside = self.reference(path.unwrap_or(Path::new("")), &name, "data file")?;
+                data_path(&name, beside)
+            }
         };
-        let data = open_file(&data_path, mode.writes(), self.settings.cache)
-            .context("Could not open external data file")?;
+        let data = open_file(&data_path, mode.writes(), self.settings.cache)?;
         let data = Arc::new(data);
         data.lock(data_locks(mode, self.settings.locking))?;
         image.attach_data_file(data.clone())?;
@@ -270,6 +314,13 @@ impl Opener<'_> {
     }
 }
 
+/// The data file that an image means by a name. QEMU looks from the working directory [measured
+/// with 10.0.2]; who moved both files together finds it beside the image.
+fn data_path(name: &str, beside: PathBuf) -> PathBuf {
+    let from_here = resolve(Path::new(""), name);
+    if from_here.exists() || !beside.exists() { from_here } else { beside }
+}
+
 /// The path that an image means by a name. Anything but a plain path is refused: what comes
 /// out of an image never chooses a protocol or sets options.
 fn plain_reference(image: &Path, name: &str, what: &str) -> Result<PathBuf> {
@@ -288,6 +339,54 @@ fn plain_reference(image: &Path, name: &str, what: &str) -> Result<PathBuf> {
     }
 }
 
+/// What an image lies on, open.
+struct Under {
+    disk: Arc<dyn Disk>,
+    /// The file, if it is one as it is.
+    file: Option<Arc<FileDisk>>,
+    /// The path against which names in the image are meant.
+    path: Option<PathBuf>,
+    /// The image, if it is one.
+    image: Option<Arc<Node>>,
+    /// The export, if it is one.
+    export: Option<Arc<NbdDisk>>,
+}
+
+impl Under {
+    fn disk(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, file: None, path: None, image: None, export: None }
+    }
+}
+
+/// Whether an image is its file, byte for byte.
+fn transparent(node: &Node) -> bool {
+    let window = ["offset", "size"].iter().any(|name| node.spec.options.text(name).is_some());
+    node.image.format() == "raw" && !window
+}
+
+/// Options that concern opening, not the format.
+fn locking(spec: &ImageSpec, usual: Locking) -> Result<Locking> {
+    let shared = spec.options.flag("force-share")?.unwrap_or(false);
+    Ok(if shared && usual != Locking::Off { Locking::Shared } else { usual })
+}
+
+/// Refuses runtime options that the format does not have.
+fn check_options(driver: &Driver, options: &Options) -> Result<()> {
+    let is_known = |name: &str| {
+        storage::is_common(name) || driver.runtime_options.iter().any(|spec| spec.name == name)
+    };
+    if let Some((name, _)) = options.iter().find(|(name, _)| !is_known(name)) {
+        let text = format!("Block format '{}' does not support the option '{name}'", driver.name);
+        return Err(Error::new(Kind::InvalidInput, text));
+    }
+    let mut own = options.clone();
+    let names: Vec<_> = options.iter().map(|(name, _)| name.to_string()).collect();
+    for name in names.iter().filter(|name| storage::is_common(name)) {
+        own.take(name);
+    }
+    own.check(driver.runtime_options)
+}
+
 fn known_driver(name: &str) -> Result<&'static Driver> {
     // QEMU's names for the file below: the bytes as they are.
     let name = if matches!(name, "file" | "host_device" | "host_cdrom") { "raw" } else { name };
@@ -295,7 +394,6 @@ fn known_driver(name: &str) -> Result<&'static Driver> {
 }
 
 fn take_key_name(options: &mut Options) -> Option<String> {
-    options.take("encrypt.format");
     options.take("encrypt.key-secret").or_else(|| options.take("key-secret"))
 }
 

@@ -1,6 +1,7 @@
 //! What a whole chain says about a range: the question behind `map`, `convert` and `compare`.
 
 use disksmith_disk::{Disk, Extent, Result, State};
+use disksmith_nbd::NbdDisk;
 
 use crate::Node;
 
@@ -127,6 +128,11 @@ fn decided(
         compressed: extent.compressed,
         place: extent.place,
     };
+    if let (Some(export), LookBelow::Only(_)) = (&node.export, looks_below)
+        && export.has_context()
+    {
+        return in_context(export, run);
+    }
     let (State::Data, Some(place)) = (extent.state, extent.place) else { return Ok(run) };
     if node.image.format() == "raw" || !looks_below.at(depth) {
         return Ok(run);
@@ -147,6 +153,17 @@ fn decided(
     run.length = run.length.min(under.length);
     run.zero = under.state == State::Zero;
     Ok(run)
+}
+
+/// What the context says that the user chose of an export, in the place of what is there: the
+/// way in which qemu-img's `map` shows dirty bitmaps. Bit 0 counts as a hole, bit 1 as zero.
+fn in_context(export: &NbdDisk, run: ChainExtent) -> Result<ChainExtent> {
+    let (length, flags) = export.context_status(run.start, run.length)?;
+    // Depths of allocation beyond 2 are told as 2.
+    let flags = if flags > 3 { 2 } else { flags };
+    let (data, zero) = (flags & 1 == 0, flags & 2 != 0);
+    let place = run.place.filter(|_| data || zero);
+    Ok(ChainExtent { length, data, zero, present: data || zero, place, ..run })
 }
 
 /// All runs from `offset` on for `length` bytes, equal neighbours joined.

@@ -6,6 +6,7 @@
 mod address;
 mod chain;
 mod extents;
+mod faults;
 mod filesystem;
 mod name;
 mod options;
@@ -14,6 +15,8 @@ mod probe;
 mod secrets;
 mod settings;
 mod spec;
+mod storage;
+mod tree;
 
 pub use address::Address;
 pub use chain::{Node, open, open_file, open_plainly};
@@ -27,7 +30,7 @@ pub use part::{OpenedDisk, disk_node, open_disk, part_of};
 pub use probe::{ProbeResult, probe_file};
 pub use secrets::Secrets;
 pub use settings::{Cache, Locking, Settings, Trust};
-pub use spec::{BackingSpec, FileSpec, ImageSpec};
+pub use spec::{BackingSpec, FileSpec, ImageSpec, StorageSpec};
 
 /// Longest backing chain that is followed.
 pub const MAX_CHAIN: usize = 64;

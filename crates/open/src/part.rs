@@ -113,6 +113,8 @@ fn window(disk: Arc<dyn Disk>, under: Arc<Node>, whole: bool, shown: String) -> 
         path: None,
         file: None,
         data_file: None,
+        below: None,
+        export: None,
         backing: None,
         probed: false,
         ambiguous: Vec::new(),
@@ -207,8 +209,8 @@ fn contents(whole: &Arc<dyn Disk>, table: &Table) -> Vec<(Partition, Content)> {
 
 /// What the guest sees of an image; says of a range what the whole chain says.
 #[derive(Debug)]
-struct View {
-    node: Arc<Node>,
+pub(crate) struct View {
+    pub(crate) node: Arc<Node>,
 }
 
 impl Disk for View {

@@ -21,14 +21,21 @@ impl Secrets {
     /// Adds what the text of one `--object` describes.
     pub fn add(&mut self, object: &str) -> Result<()> {
         let mut options = parse_options(object, Some("qom-type"))?;
-        let kind = options.take("qom-type").unwrap_or_default();
-        if kind != "secret" {
-            return Err(invalid(format!("Invalid parameter '{kind}'")));
+        match options.take("qom-type").as_deref() {
+            Some("secret") => {}
+            None | Some("") => return Err(invalid("Parameter 'qom-type' is missing".into())),
+            Some(kind) => {
+                let text = format!("Parameter 'qom-type' does not accept value '{kind}'");
+                return Err(invalid(text));
+            }
         }
         let id = options.take("id").ok_or_else(|| invalid("Parameter 'id' is missing".into()))?;
         let bytes = match (options.take("data"), options.take("file")) {
             (Some(data), None) => data.into_bytes(),
             (None, Some(path)) => read(&path)?,
+            (None, None) => {
+                return Err(invalid("Either 'file' or 'data' must be provided".into()));
+            }
             _ => return Err(invalid("'file' and 'data' are mutually exclusive".into())),
         };
         let bytes = match options.take("format").as_deref() {
@@ -39,6 +46,11 @@ impl Secrets {
                 return Err(invalid(format!("Parameter 'format' does not accept value '{other}'")));
             }
         };
+        if self.by_id.contains_key(&id) {
+            return Err(invalid(format!(
+                "attempt to add duplicate property '{id}' to object (type 'container')"
+            )));
+        }
         self.by_id.insert(id, Secret::new(bytes));
         Ok(())
     }
@@ -50,15 +62,22 @@ impl Secrets {
 
     /// The secret of that id.
     pub fn get(&self, id: &str) -> Result<&Secret> {
-        self.by_id.get(id).ok_or_else(|| invalid(format!("No secret with id '{id}'")))
+        let secret = self.by_id.get(id);
+        let secret = secret.ok_or_else(|| invalid(format!("No secret with id '{id}'")))?;
+        match std::str::from_utf8(secret.bytes()) {
+            Ok(_) => Ok(secret),
+            Err(_) => Err(invalid(format!("Data from secret {id} is not valid UTF-8"))),
+        }
     }
 }
 
 fn read(path: &str) -> Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_SECRET).read_to_end(&mut bytes))
+    let file = fs::File::open(path)
+        .with_context(|| format!("Unable to read {path}: Failed to open file “{path}”"))?;
+    file.take(MAX_SECRET)
+        .read_to_end(&mut bytes)
         .with_context(|| format!("Unable to read {path}"))?;
     Ok(bytes)
 }

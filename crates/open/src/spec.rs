@@ -1,26 +1,36 @@
 //! What the user asked to be opened, as a tree: image format over file, with options.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use disksmith_disk::{Error, Kind, Result};
-use disksmith_formats::Options;
+use disksmith_formats::{Options, driver};
 use serde_json::Value;
 
+use crate::storage::{self, is_file, is_storage};
+use crate::tree::{self, Tree, subtree, take};
 use crate::{Name, parse_options};
-
-/// Deepest nesting of a `json:` tree.
-const MAX_DEPTH: usize = 32;
-/// Options that make the same file another disk: a name without them would lead elsewhere.
-const CHANGES_CONTENT: [&str; 2] = ["offset", "size"];
 
 /// Where the bytes of an image come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FileSpec {
     /// A file or block device.
     Path(PathBuf),
-    /// Another protocol with its options (`driver` among them).
-    Other(Options),
+    /// What another image shows.
+    Image(Box<ImageSpec>),
+    /// Storage of another kind.
+    Other(StorageSpec),
+}
+
+/// Storage that is no file: what drives it, and its options.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct StorageSpec {
+    /// The driver with QEMU's name: `null-co`, `blkdebug` …
+    pub driver: String,
+    /// Its options, nested names dotted.
+    pub options: Options,
+    /// What it stands on, if it is a filter.
+    pub image: Option<Box<ImageSpec>>,
+    given: Tree,
 }
 
 /// What is to lie under an image.
@@ -52,6 +62,9 @@ pub struct ImageSpec {
     pub data_file: Option<Box<ImageSpec>>,
     /// Opened by name (and not by an option tree).
     pub by_name: bool,
+    /// The storage itself was named as the image (`driver=file`): its bytes, and no format.
+    pub bare: bool,
+    given: Tree,
 }
 
 impl ImageSpec {
@@ -60,24 +73,16 @@ impl ImageSpec {
         match Name::parse(name) {
             Name::Path(path) => Ok(Self::from_path(path, name, format)),
             Name::Json(text) => {
-                let value: Value = serde_json::from_str(&text.replace('\'', "\""))
-                    .map_err(|e| invalid(format!("Could not parse the JSON options: {e}")))?;
-                let mut flat = BTreeMap::new();
-                flatten(&value, String::new(), 0, &mut flat)?;
-                let mut spec = Self::from_flat(flat, name)?;
+                let mut spec = Self::from_tree(tree::parse_json(&text)?, name)?;
                 if let Some(format) = format {
                     spec.format.get_or_insert_with(|| format.to_string());
                 }
                 Ok(spec)
             }
             Name::Protocol(protocol, whole) => {
-                let mut options = Options::new();
-                options.set("driver", protocol);
-                options.set("filename", whole);
-                Ok(Self {
-                    file: FileSpec::Other(options),
-                    ..Self::from_path(PathBuf::new(), name, format)
-                })
+                let tree = storage::named(&protocol, &whole)?;
+                let file = FileSpec::Other(StorageSpec::from_tree(tree, name)?);
+                Ok(Self { file, ..Self::from_path(PathBuf::new(), name, format) })
             }
         }
     }
@@ -92,189 +97,193 @@ impl ImageSpec {
             backing: BackingSpec::AsNamed,
             data_file: None,
             by_name: true,
+            bare: false,
+            given: Tree::new(),
         }
     }
 
     /// From an `--image-opts` operand: `driver=qcow2,file.filename=a.qcow2`.
     pub fn from_image_opts(text: &str) -> Result<Self> {
         let options = parse_options(text, Some("file"))?;
-        let flat = options.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-        Self::from_flat(flat, text)
+        Self::from_tree(tree::from_options(&options), text)
     }
 
     /// The path of its file, if it is one.
-    pub fn path(&self) -> Option<&std::path::Path> {
+    pub fn path(&self) -> Option<&Path> {
         match &self.file {
             FileSpec::Path(path) => Some(path),
-            FileSpec::Other(_) => None,
+            FileSpec::Image(_) | FileSpec::Other(_) => None,
         }
     }
 
-    /// Whether the path alone says how to open it.
-    pub fn is_plain(&self) -> bool {
-        self.path().is_some()
-            && self.data_file.is_none()
-            && self.backing == BackingSpec::AsNamed
-            && !self.options.iter().any(|(name, _)| CHANGES_CONTENT.contains(&name))
+    /// The name that alone says how to open it, if there is one.
+    pub fn exact_name(&self) -> Option<String> {
+        let more = self.backing != BackingSpec::AsNamed
+            || self.options.iter().any(|(name, _)| changes_content(name));
+        match &self.file {
+            _ if more => None,
+            FileSpec::Path(path) => Some(path.to_string_lossy().into_owned()),
+            FileSpec::Other(spec) => storage::exact_name(spec),
+            FileSpec::Image(_) => None,
+        }
     }
 
     /// The tree as `json:{…}`; `format` is what the image turned out to be.
     pub fn as_json(&self, format: &str) -> String {
-        format!("json:{}", self.tree(format))
+        format!("json:{}", tree::one_line(&self.tree(format)))
     }
 
-    fn tree(&self, format: &str) -> String {
-        let mut fields = Vec::new();
-        for (name, value) in self.options.iter() {
-            fields.push(format!("{}: {}", Value::from(name), Value::from(value)));
+    fn tree(&self, format: &str) -> Value {
+        if self.bare {
+            return self.file.tree();
+        }
+        let mut fields: Vec<(String, Value)> = Vec::new();
+        for (name, text) in self.options.iter().filter(|(name, _)| changes_content(name)) {
+            let value = self.given.get(name).cloned().unwrap_or_else(|| Value::from(text));
+            fields.push((name.to_string(), value));
         }
         match &self.backing {
             BackingSpec::AsNamed => {}
-            BackingSpec::Nothing => fields.push("\"backing\": null".to_string()),
+            BackingSpec::Nothing => fields.push(("backing".into(), Value::Null)),
             BackingSpec::Instead(spec) => {
                 let format = spec.format.as_deref().unwrap_or("raw");
-                fields.push(format!("\"backing\": {}", spec.tree(format)));
+                fields.push(("backing".into(), spec.tree(format)));
             }
         }
-        fields.push(format!("\"driver\": {}", Value::from(format)));
-        let file = match &self.file {
-            FileSpec::Path(path) => format!(
-                "{{\"driver\": \"file\", \"filename\": {}}}",
-                Value::from(path.to_string_lossy().into_owned())
-            ),
-            FileSpec::Other(options) => {
-                let pairs = options.iter();
-                let pairs: Vec<_> =
-                    pairs.map(|(n, v)| format!("{}: {}", Value::from(n), Value::from(v))).collect();
-                format!("{{{}}}", pairs.join(", "))
-            }
-        };
-        fields.push(format!("\"file\": {file}"));
-        format!("{{{}}}", fields.join(", "))
+        if let Some(data) = &self.data_file {
+            fields.push(("data-file".into(), data.file.tree()));
+        }
+        fields.push(("driver".into(), Value::from(format)));
+        fields.push(("file".into(), self.file.tree()));
+        tree::object(fields)
     }
 
-    fn from_flat(mut flat: BTreeMap<String, String>, shown: &str) -> Result<Self> {
-        let driver = flat.remove("driver");
-        let backing = match (flat.remove("backing"), subtree(&mut flat, "backing.")) {
+    fn from_tree(mut given: Tree, shown: &str) -> Result<Self> {
+        let named = given.get("driver").map(tree::spelled);
+        if let Some(name) = named.as_deref() {
+            if is_file(name) || is_storage(name) {
+                let file = FileSpec::from_tree(given, shown)?;
+                let plain = Self::from_path(PathBuf::new(), shown, Some("raw"));
+                return Ok(Self { file, by_name: false, bare: true, ..plain });
+            }
+            if driver(name).is_none() {
+                return Err(invalid(format!("Unknown driver '{name}'")));
+            }
+        }
+        given.remove("driver");
+        let backing = match (take(&mut given, "backing"), subtree(&mut given, "backing.")) {
             (Some(text), _) if text.is_empty() || text == "null" => BackingSpec::Nothing,
             (_, tree) if !tree.is_empty() => {
-                BackingSpec::Instead(Box::new(Self::from_flat(tree, shown)?))
+                BackingSpec::Instead(Box::new(Self::from_tree(tree, shown)?))
             }
-            (Some(name), _) => {
-                return Err(invalid(format!("Cannot find device='{name}' nor node-name='{name}'")));
-            }
+            (Some(name), _) => return no_node(&name),
             _ => BackingSpec::AsNamed,
         };
-        let data_file = match subtree(&mut flat, "data-file.") {
+        let data_file = match subtree(&mut given, "data-file.") {
             tree if tree.is_empty() => None,
-            tree => Some(Box::new(Self::from_flat(tree, shown)?)),
+            tree => {
+                let file = FileSpec::from_tree(tree, shown)?;
+                let plain = Self::from_path(PathBuf::new(), shown, Some("raw"));
+                Some(Box::new(Self { file, by_name: false, bare: true, ..plain }))
+            }
         };
-        let (file, format) = Self::file_of(driver, &mut flat)?;
-        let mut options = Options::new();
-        for (name, value) in flat {
-            options.set(&name, value);
-        }
+        let file = match (subtree(&mut given, "file."), take(&mut given, "file"), &named) {
+            (tree, _, _) if !tree.is_empty() => FileSpec::from_tree(tree, shown)?,
+            (_, Some(name), _) => return no_node(&name),
+            (_, None, Some(_)) => {
+                return Err(invalid("A block device must be specified for \"file\"".into()));
+            }
+            (_, None, None) => return Err(invalid("Must specify either driver or file".into())),
+        };
         Ok(Self {
             shown: shown.to_string(),
-            format,
+            format: named,
             file,
-            options,
+            options: tree::options(&given),
             backing,
             data_file,
             by_name: false,
+            bare: false,
+            given,
         })
     }
+}
 
-    fn file_of(
-        driver: Option<String>,
-        flat: &mut BTreeMap<String, String>,
-    ) -> Result<(FileSpec, Option<String>)> {
-        let is_file = |name: &str| matches!(name, "file" | "host_device" | "host_cdrom");
-        if let Some(name) = flat.remove("filename") {
-            // A protocol node used as an image by itself: raw bytes.
-            return match driver.as_deref() {
-                None => Ok((Self::from_name(&name, None)?.file, None)),
-                Some(driver) if is_file(driver) => {
-                    Ok((FileSpec::Path(name.into()), Some("raw".into())))
-                }
-                Some(driver) => {
-                    let mut options = Options::new();
-                    options.set("driver", driver);
-                    options.set("filename", name);
-                    Ok((FileSpec::Other(options), Some("raw".into())))
-                }
-            };
+impl FileSpec {
+    fn from_tree(mut given: Tree, shown: &str) -> Result<Self> {
+        let driver = given.get("driver").map(tree::spelled);
+        match driver.as_deref() {
+            Some(name) if is_storage(name) => {
+                Ok(Self::Other(StorageSpec::from_tree(given, shown)?))
+            }
+            Some(name) if !is_file(name) => {
+                Ok(Self::Image(Box::new(ImageSpec::from_tree(given, shown)?)))
+            }
+            _ => {
+                given.remove("driver");
+                let name = take(&mut given, "filename");
+                let name = name.ok_or_else(|| match &driver {
+                    Some(driver) => {
+                        invalid(format!("The '{driver}' block driver requires a file name"))
+                    }
+                    None => invalid("Must specify either driver or file".into()),
+                })?;
+                storage::check_options(
+                    driver.as_deref().unwrap_or("file"),
+                    &tree::options(&given),
+                )?;
+                Ok(Self::Path(name.into()))
+            }
         }
-        let mut file = subtree(flat, "file.");
-        let file_driver = file.remove("driver");
-        if file.is_empty() && file_driver.is_none() {
-            let text = flat.remove("file");
-            return Err(match (text, driver) {
-                (Some(name), _) => {
-                    invalid(format!("Cannot find device='{name}' nor node-name='{name}'"))
+    }
+
+    fn tree(&self) -> Value {
+        match self {
+            Self::Path(path) => tree::object([
+                ("driver".into(), Value::from("file")),
+                ("filename".into(), Value::from(path.to_string_lossy().into_owned())),
+            ]),
+            Self::Image(spec) => spec.tree(spec.format.as_deref().unwrap_or("raw")),
+            Self::Other(spec) => {
+                let mut fields: Vec<_> =
+                    spec.given.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+                fields.push(("driver".into(), Value::from(spec.driver.as_str())));
+                if let Some(image) = &spec.image {
+                    fields.push((
+                        "image".into(),
+                        image.tree(image.format.as_deref().unwrap_or("raw")),
+                    ));
                 }
-                (None, Some(_)) => invalid("A block device must be specified for \"file\"".into()),
-                (None, None) => invalid("Must specify either driver or file".into()),
-            });
-        }
-        match (file_driver.as_deref(), file.remove("filename")) {
-            (None, Some(name)) => Ok((Self::from_name(&name, None)?.file, driver)),
-            (Some(kind), Some(name)) if is_file(kind) => Ok((FileSpec::Path(name.into()), driver)),
-            (kind, name) => {
-                let mut options = Options::new();
-                if let Some(kind) = kind {
-                    options.set("driver", kind);
-                }
-                if let Some(name) = name {
-                    options.set("filename", name);
-                }
-                for (name, value) in file {
-                    options.set(&name, value);
-                }
-                Ok((FileSpec::Other(options), driver))
+                tree::object(fields)
             }
         }
     }
 }
 
-fn subtree(flat: &mut BTreeMap<String, String>, prefix: &str) -> BTreeMap<String, String> {
-    let names: Vec<_> = flat.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
-    names
-        .into_iter()
-        .filter_map(|name| Some((name[prefix.len()..].to_string(), flat.remove(&name)?)))
-        .collect()
+impl StorageSpec {
+    fn from_tree(mut given: Tree, shown: &str) -> Result<Self> {
+        let driver = take(&mut given, "driver").unwrap_or_default();
+        let image = match (subtree(&mut given, "image."), take(&mut given, "x-image")) {
+            (tree, _) if !tree.is_empty() => Some(ImageSpec::from_tree(tree, shown)?),
+            // A layer of storage stands on storage: bytes as they are.
+            (_, Some(name)) => Some(ImageSpec::from_name(&name, Some("raw"))?),
+            _ => None,
+        };
+        let image = image.map(Box::new);
+        let options = tree::options(&given);
+        storage::check_options(&driver, &options)?;
+        Ok(Self { driver, options, image, given })
+    }
 }
 
-fn flatten(
-    value: &Value,
-    path: String,
-    depth: usize,
-    out: &mut BTreeMap<String, String>,
-) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(invalid("The JSON options are nested too deeply".into()));
-    }
-    let below = |name: &str| match path.is_empty() {
-        true => name.to_string(),
-        false => format!("{path}.{name}"),
-    };
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                flatten(value, below(name), depth + 1, out)?;
-            }
-        }
-        Value::Array(list) => {
-            for (index, value) in list.iter().enumerate() {
-                flatten(value, below(&index.to_string()), depth + 1, out)?;
-            }
-        }
-        Value::Bool(flag) => drop(out.insert(path, if *flag { "on" } else { "off" }.into())),
-        Value::Null => drop(out.insert(path, "null".into())),
-        Value::String(text) => drop(out.insert(path, text.clone())),
-        Value::Number(number) => drop(out.insert(path, number.to_string())),
-    }
-    Ok(())
+/// Options that make the same file another disk: a name without them would lead elsewhere.
+fn changes_content(name: &str) -> bool {
+    ["offset", "size", "key-secret"].contains(&name) || name.starts_with("encrypt.")
+}
+
+/// Nodes are QEMU's, in a running machine; there are none here.
+fn no_node<T>(name: &str) -> Result<T> {
+    Err(invalid(format!("Cannot find device='{name}' nor node-name='{name}'")))
 }
 
 fn invalid(text: String) -> Error {
@@ -297,5 +306,6 @@ mod tests {
         assert_eq!((&a.format, &a.file, &a.options), (&b.format, &b.file, &b.options));
         assert_eq!(a.path().unwrap().to_str(), Some("a.q"));
         assert!(ImageSpec::from_image_opts("driver=qcow2").is_err());
+        assert!(ImageSpec::from_image_opts("filename=a.q").is_err());
     }
 }

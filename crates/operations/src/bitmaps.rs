@@ -15,13 +15,14 @@ pub fn copy_bitmaps(
     skip_broken: bool,
     observer: &dyn Observer,
 ) -> Result<()> {
-    for bitmap in source.bitmaps() {
-        if bitmap.in_use && skip_broken {
-            observer.warning(&format!("Skipping inconsistent bitmap '{}'", bitmap.name));
-            continue;
-        }
-        check_usable(&bitmap)?;
-        copy_bitmap(source, target, &bitmap)?;
+    let bitmaps = source.bitmaps();
+    // The last one first, as qemu-img warns.
+    for bitmap in bitmaps.iter().rev().filter(|bitmap| bitmap.in_use && skip_broken) {
+        observer.warning(&format!("Skipping inconsistent bitmap '{}'", bitmap.name));
+    }
+    for bitmap in bitmaps.iter().filter(|bitmap| !(bitmap.in_use && skip_broken)) {
+        check_usable(bitmap)?;
+        copy_bitmap(source, target, bitmap)?;
     }
     Ok(())
 }

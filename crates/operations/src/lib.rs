@@ -41,6 +41,7 @@ pub use dd::{DdConv, DdPlan, DdRequest, DdStream, dd, dd_from_stream, dd_to_stre
 pub use measure::for_each_data;
 pub use kinds::FilesystemKind;
 pub use observer::{Observer, Silent};
+pub use plan::data_ranges;
 pub use rebase::{RebaseRequest, rebase, rebase_unsafe};
 pub use resize::{SizeChange, resize};
 pub use snapshot::snapshot_view;

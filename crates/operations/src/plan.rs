@@ -249,6 +249,31 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Where the sources, one behind the other, hold data, as (start, end): what copying takes time
+/// for. `everything`: zeroes are copied too. With `salvage`, maps that cannot be read are told
+/// there and count as data.
+pub fn data_ranges(
+    sources: &[&Node],
+    everything: bool,
+    salvage: Option<&dyn Observer>,
+) -> Result<Vec<(u64, u64)>> {
+    let line = Source::line_up(sources);
+    let mut plan = Plan { salvage, ..Plan::new(&line, 1, u64::MAX) };
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    while plan.at < plan.end {
+        let run = plan.peek()?;
+        plan.take(run, run.end());
+        if !everything && run.fill != Fill::Data {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some((_, end)) if *end == run.at => *end = run.end(),
+            _ => ranges.push((run.at, run.end())),
+        }
+    }
+    Ok(ranges)
+}
+
 /// Whether `next` simply goes on where `last` ends, as far as reading is concerned.
 fn joins(last: &Segment, next: &Segment) -> bool {
     last.fill == next.fill

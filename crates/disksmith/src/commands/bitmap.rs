@@ -99,7 +99,8 @@ impl Verb for Bitmap {
         if self.source_file.is_some() && !merges {
             return refuse("Merge bitmap source file only supported with --merge");
         }
-        let node = self.source.open(face, &self.image, Purpose::new(OpenMode::Write))?;
+        let purpose = Purpose { follow_backing: false, ..Purpose::new(OpenMode::Write) };
+        let node = self.source.open(face, &self.image, purpose)?;
         let other = self.other(face)?;
         for action in &actions {
             let from = other.as_ref().map_or(&*node.image, |node| &*node.image);

@@ -1,6 +1,5 @@
 //! `check`: look for damage in an image, and mend it.
 
-use disksmith_disk::{Error, Kind};
 use disksmith_formats::{CheckReport, OpenMode, Repair};
 use serde_json::{Map, json};
 
@@ -55,14 +54,6 @@ impl Verb for Check {
             }
         };
         let mode = if repair == Repair::None { OpenMode::Check } else { OpenMode::Repair };
-        if self.force_share && mode.writes() {
-            // The words are those of the block layer, which sees a writer that locks nothing.
-            return Err(Error::new(
-                Kind::InvalidInput,
-                "Could not open image: force-share=on can only be used with read-only images",
-            )
-            .into());
-        }
         let purpose = Purpose {
             follow_backing: false,
             ..Purpose::new(mode).shared(self.force_share).cached(self.cache.as_deref())?
@@ -91,6 +82,9 @@ impl Verb for Check {
             report = look(Repair::None)?.unwrap_or(report);
             report.corruptions_fixed = fixed.corruptions_fixed;
             report.leaks_fixed = fixed.leaks_fixed;
+        }
+        if mode.writes() {
+            node.close()?;
         }
         text += &match json {
             true => as_json(&report, &self.image, node.image.format()),

@@ -44,7 +44,7 @@ impl Verb for Commit {
         let rate = rate.map(|text| crate::numbers::size(face, "rate limit", text)).transpose()?;
         let purpose = Purpose::new(OpenMode::Write).cached(self.cache.as_deref())?;
         let top = self.source.open(face, &self.image, purpose)?;
-        let (depth, base) = self.base(&top)?;
+        let (depth, base) = self.base(face, &top)?;
         // The chain holds the base for reading; nobody else may get in between.
         let base = self.open_base(base, purpose)?;
         let watch = Watch::new(face, self.telling.progress(face));
@@ -71,14 +71,14 @@ impl Verb for Commit {
 
 impl Commit {
     /// How far below the top the base lies, and the base.
-    fn base<'a>(&self, top: &'a Node) -> Result<(usize, &'a Node), Failure> {
+    fn base<'a>(&self, face: &Face, top: &'a Node) -> Result<(usize, &'a Node), Failure> {
         let Some(wanted) = &self.base else {
             return match top.chain().nth(1) {
                 Some(base) => Ok((1, base)),
                 None => refuse("Image does not have a backing file"),
             };
         };
-        match find_in_chain(top, wanted) {
+        match find_in_chain(face, top, wanted) {
             Some(found) => Ok(found),
             None => Err(Error::new(
                 Kind::NotFound,
@@ -106,8 +106,14 @@ impl Commit {
 }
 
 /// The image below `top` that `name` means: by the name its overlay gives it, by its path
-/// as resolved, or by being the same file.
-pub(crate) fn find_in_chain<'a>(top: &'a Node, name: &str) -> Option<(usize, &'a Node)> {
+/// as resolved, or by being the same file. Relative names are meant from the overlay, as images
+/// mean them; the native face looks from the working directory too.
+pub(crate) fn find_in_chain<'a>(
+    face: &Face,
+    top: &'a Node,
+    name: &str,
+) -> Option<(usize, &'a Node)> {
+    let from_here = !face.drop_in || name.starts_with('/');
     let same = |path: &std::path::Path| std::fs::canonicalize(path).ok();
     let mut above = top;
     for (depth, node) in top.chain().enumerate().skip(1) {
@@ -115,11 +121,11 @@ pub(crate) fn find_in_chain<'a>(top: &'a Node, name: &str) -> Option<(usize, &'a
         let resolved = above.path.as_deref().map(|path| resolve(path, name));
         let path = node.path.as_deref();
         if named.as_deref() == Some(name)
-            || path.is_some_and(|path| path == std::path::Path::new(name))
+            || from_here && path.is_some_and(|path| path == std::path::Path::new(name))
             || path.is_some() && path == resolved.as_deref()
             || path.and_then(same).is_some_and(|path| {
                 Some(&path) == resolved.as_deref().and_then(same).as_ref()
-                    || Some(&path) == same(std::path::Path::new(name)).as_ref()
+                    || from_here && Some(&path) == same(std::path::Path::new(name)).as_ref()
             })
         {
             return Some((depth, node));

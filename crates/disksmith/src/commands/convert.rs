@@ -1,12 +1,15 @@
 //! `convert`: copy images into one of another format.
 
-use disksmith_disk::{Disk, Error, Kind};
-use disksmith_formats::{Driver, OpenMode, Options};
-use disksmith_open::{Address, Cache, Locking, Node, chain_extents, open_disk};
-use disksmith_operations::{ConvertRequest, DeflateWindow, Offload, convert, snapshot_view};
+use disksmith_disk::{Error, Kind};
+use disksmith_formats::{Driver, Fact, OpenMode, Options};
+use disksmith_open::{Address, Cache, Locking, Node, open_disk};
+use disksmith_operations::{
+    ConvertRequest, DeflateWindow, Observer, Offload, convert, data_ranges, snapshot_view,
+};
 
 use super::Verb;
 use super::common::{Purpose, Source, warn_if_guessed_raw};
+use crate::stream;
 use crate::face::{DONE, Face, Failure, Outcome, refuse};
 use crate::making::{Made, Plan, creatable, format_of_name, join_lists, wants_help};
 use crate::progress::{Telling, Watch};
@@ -105,6 +108,14 @@ impl Verb for Convert {
             return refuse("Must specify image file name");
         }
         let sources = self.open_sources(face)?;
+        if !face.drop_in && stream::is_stream(&target) {
+            stream::check(&format, &target)?;
+            if self.compress || !lists.is_empty() {
+                return refuse(format!("'{target}' takes raw bytes: -c and -o make no sense there"));
+            }
+            stream::send(&sources, &target)?;
+            return Ok(DONE);
+        }
         let made = match self.writes_in_place(face, &target) {
             true => None,
             false => Some(self.plan(face, &format, &target, lists, &sources)?),
@@ -116,18 +127,16 @@ impl Verb for Convert {
         };
         self.check_target(&node)?;
         let zero = match &made {
-            // A hole of an encrypted volume decrypts to noise.
-            Some(made) => {
-                !made.target.disk().is_block_device()
-                    && node.backing.is_none()
-                    && node.image.format() != "luks"
-            }
+            Some(made) => node.backing.is_none() && made.reads_as_zero(&*node.image),
             None => self.target_is_zero,
         };
         let nodes: Vec<&Node> = sources.iter().collect();
         let mut watch = Watch::new(face, self.telling.progress(face));
-        if self.telling.in_lines() {
-            watch = watch.counting(data_ranges(&sources, numbers.sparse == 0)?.into_iter());
+        // qemu-img looks for data before it copies, and tells what it cannot look at.
+        if self.telling.in_lines() || face.drop_in && self.salvage {
+            let salvage = self.salvage.then_some(&watch as &dyn Observer);
+            let ranges = data_ranges(&nodes, numbers.sparse == 0, salvage)?;
+            watch = watch.counting(ranges.into_iter());
         }
         let result = convert(
             &ConvertRequest {
@@ -138,7 +147,8 @@ impl Verb for Convert {
                 level: packing.level,
                 deflate_window: packing.deflate_window,
                 sparse_size: numbers.sparse,
-                threads: numbers.threads,
+                // A bad disk is read in order: what it says then makes sense.
+                threads: if self.salvage { Some(1) } else { numbers.threads },
                 out_of_order: self.oob_writes,
                 offload: if self.copy_range_offloading { Offload::Always } else { Offload::default() },
                 rate: numbers.rate,
@@ -264,7 +274,7 @@ impl Convert {
             nodes.push(self.source.open(face, name, purpose)?);
         }
         let Some(snapshot) = &self.source_snapshot else { return Ok(nodes) };
-        let name = snapshot_name(face, snapshot)?;
+        let name = SnapshotName::parse(face, snapshot)?;
         if nodes.len() > 1 {
             return refuse("No support for concatenating multiple snapshot");
         }
@@ -282,7 +292,8 @@ impl Convert {
     ) -> Result<Plan, Failure> {
         let driver = creatable(format)?;
         let total = total(sources)?;
-        if options.text("size").is_none() {
+        // qemu-img takes the size of the sources, whatever is asked for.
+        if face.drop_in || options.text("size").is_none() {
             options.set("size", total.to_string());
         }
         let mut plan = Plan { driver, name: target.to_string(), options };
@@ -342,7 +353,11 @@ impl Convert {
 
     fn check_target(&self, node: &Node) -> Result<(), Failure> {
         let format = node.image.format();
-        if self.bitmaps && format != "qcow2" {
+        let old = || {
+            let facts = node.image.facts().unwrap_or_default();
+            facts.iter().any(|(key, fact)| *key == "compat" && *fact == Fact::Text("0.10".into()))
+        };
+        if self.bitmaps && (format != "qcow2" || old()) {
             return refuse(format!("Format driver '{format}' does not support bitmaps"));
         }
         if self.compress && node.image.compression().is_none() {
@@ -368,7 +383,7 @@ impl Convert {
             error.context(format!("{}: error while converting {}", plan.name, plan.driver.name))
         })?;
         // A raw file's size, which nobody made durable yet.
-        made.target.disk().flush()?;
+        made.target.flush()?;
         let source = Source { keys: self.source.keys.clone(), ..Source::default() };
         let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
         let node = plan.open(&made, &source.settings(purpose)?)?;
@@ -431,28 +446,6 @@ fn total(sources: &[Node]) -> Result<u64, Error> {
     })
 }
 
-/// Where the sources, one behind the other, hold data: what copying takes time for.
-fn data_ranges(sources: &[Node], everything: bool) -> Result<Vec<(u64, u64)>, Error> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    let mut first = 0;
-    for node in sources {
-        let size = node.image.size();
-        for extent in chain_extents(node, 0, size) {
-            let extent = extent?;
-            if !everything && (extent.zero || !extent.data) {
-                continue;
-            }
-            let start = first + extent.start;
-            match ranges.last_mut() {
-                Some((_, end)) if *end == start => *end += extent.length,
-                _ => ranges.push((start, start + extent.length)),
-            }
-        }
-        first += size;
-    }
-    Ok(ranges)
-}
-
 /// Formats whose clusters can be compressed.
 fn can_compress(driver: &Driver) -> bool {
     ["qcow2", "qcow", "vmdk"].contains(&driver.name)
@@ -470,23 +463,46 @@ pub(crate) fn source_cache(mode: &str) -> Result<Cache, Failure> {
     }
 }
 
-/// `NAME`, or `snapshot.id=ID,snapshot.name=NAME`.
-pub(crate) fn snapshot_name(face: &Face, text: &str) -> Result<String, Failure> {
-    if !text.starts_with("snapshot.") {
-        return Ok(text.to_string());
+/// Which snapshot of a source is meant.
+#[derive(Debug)]
+pub(crate) enum SnapshotName {
+    /// By its id or else its name.
+    Either(String),
+    /// By what is given of both.
+    Both(Option<String>, Option<String>),
+}
+
+impl SnapshotName {
+    /// Reads `NAME`, or `snapshot.id=ID,snapshot.name=NAME`.
+    pub(crate) fn parse(face: &Face, text: &str) -> Result<Self, Failure> {
+        if !text.starts_with("snapshot.") {
+            return Ok(Self::Either(text.to_string()));
+        }
+        let mut options = disksmith_open::parse_options(text, None)?;
+        let unknown = options.iter().find(|(name, _)| !["snapshot.id", "snapshot.name"].contains(name));
+        if let Some((name, _)) = unknown {
+            face.complain(&format!("Invalid parameter '{name}'"));
+            return refuse(format!("Failed in parsing snapshot param '{text}'"));
+        }
+        Ok(Self::Both(options.take("snapshot.id"), options.take("snapshot.name")))
     }
-    let options = disksmith_open::parse_options(text, None)?;
-    let unknown = options.iter().find(|(name, _)| !["snapshot.id", "snapshot.name"].contains(name));
-    if let Some((name, _)) = unknown {
-        face.complain(&format!("Invalid parameter '{name}'"));
-        return refuse(format!("Failed in parsing snapshot param '{text}'"));
+
+    /// What the image calls it.
+    fn resolve(&self, node: &Node) -> String {
+        let fits = |wanted: &Option<String>, have: &str| wanted.as_deref().is_none_or(|w| w == have);
+        match self {
+            Self::Either(name) => name.clone(),
+            Self::Both(id, name) => {
+                let mut list = node.image.snapshots().into_iter();
+                let found = list.find(|s| fits(id, &s.id) && fits(name, &s.name));
+                found.map(|snapshot| snapshot.id).unwrap_or_default()
+            }
+        }
     }
-    let value = options.text("snapshot.id").or(options.text("snapshot.name"));
-    Ok(value.unwrap_or_default().to_string())
 }
 
 /// The stack with a snapshot's content on top.
-pub(crate) fn view(node: Node, name: &str) -> Result<Node, Failure> {
+pub(crate) fn view(node: Node, name: &SnapshotName) -> Result<Node, Failure> {
     let format = node.image.format();
     if format != "qcow2" {
         return Err(Error::new(
@@ -496,5 +512,6 @@ pub(crate) fn view(node: Node, name: &str) -> Result<Node, Failure> {
         .context("Failed to load snapshot")
         .into());
     }
-    Ok(snapshot_view(node, name)?)
+    let name = name.resolve(&node);
+    Ok(snapshot_view(node, &name)?)
 }

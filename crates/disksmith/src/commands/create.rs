@@ -45,6 +45,7 @@ impl Verb for Create {
     const ABOUT: &'static str = "Make an empty image, or one that stands on another";
 
     fn run(self, face: &Face) -> Outcome {
+        let lists = join_lists(&self.options)?;
         if wants_help(&self.options) {
             return self.help(face);
         }
@@ -52,7 +53,6 @@ impl Verb for Create {
             return usage("Expecting image file name");
         };
         let size = self.size.as_deref().map(|text| crate::numbers::size(face, "image size", text)).transpose()?;
-        let lists = join_lists(&self.options)?;
         let plan = self.plan(face, &name, size, lists);
         plan.and_then(|plan| self.make(face, &plan)).map_err(|failure| match failure {
             Failure::Error(error) => Failure::Error(error.context(name)),
@@ -97,6 +97,9 @@ impl Create {
                 format!("{what} not supported for file format '{}'", driver.name),
             )
         };
+        if self.backing.as_deref() == Some("") {
+            return refuse("Expected backing file name, got empty string");
+        }
         if let Some(backing) = &self.backing {
             if !driver.backing {
                 return Err(unsupported("Backing file").into());

@@ -104,7 +104,7 @@ fn print_json(face: &Face, node: &Node, start: u64, length: u64) -> Result<(), F
             face.print(&std::mem::take(&mut text));
         }
     }
-    if first && (start > 0 || length > 0) && node.image.size() > 0 {
+    if first {
         // Past the end: one empty range that is nothing.
         text += &object(&ChainExtent {
             start,

@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 
 use super::Verb;
 use super::common::{Form, Purpose, Source};
-use super::convert::{snapshot_name, view};
+use super::convert::{SnapshotName, view};
 use crate::face::{DONE, Face, Outcome, refuse};
 use crate::making::{Plan, join_lists, wants_help};
 use crate::measuring::{Measured, measure};
@@ -55,7 +55,7 @@ impl Verb for Measure {
         }
         match (&self.image, size) {
             (Some(_), Some(_)) => return refuse("--size N cannot be used together with a filename."),
-            (None, None) if !wants_help(&self.options) => {
+            (None, None) if face.drop_in || !wants_help(&self.options) => {
                 return refuse("Either --size N or one filename must be specified.");
             }
             _ => {}
@@ -65,7 +65,7 @@ impl Verb for Measure {
                 let purpose = Purpose::new(OpenMode::Read).shared(self.force_share);
                 let node = self.source.open(face, name, purpose)?;
                 Some(match &self.snapshot {
-                    Some(snapshot) => view(node, &snapshot_name(face, snapshot)?)?,
+                    Some(snapshot) => view(node, &SnapshotName::parse(face, snapshot)?)?,
                     None => node,
                 })
             }

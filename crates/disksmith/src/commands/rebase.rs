@@ -95,8 +95,11 @@ impl Rebase {
             check_format(record.as_ref()).map_err(failed)?;
             return Ok(rebase_unsafe(&*node.image, record.as_ref()).map_err(failed)?);
         }
+        if !supports_backing(node) && record.is_none() {
+            return Err(failed(Error::new(Kind::Unsupported, "Operation not supported")).into());
+        }
         let opened;
-        let new = match (&record, find_in_chain_by_path(node, name)) {
+        let new = match (&record, find_in_chain(face, node, name).map(|(_, found)| found)) {
             (None, _) => None,
             (Some(_), Some(found)) => Some(found),
             (Some(_), None) => {
@@ -139,10 +142,6 @@ impl Rebase {
 
 fn supports_backing(node: &Node) -> bool {
     driver(node.image.format()).is_some_and(|driver| driver.backing)
-}
-
-fn find_in_chain_by_path<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
-    find_in_chain(node, name).map(|(_, found)| found)
 }
 
 /// An image that names a backing file without its format makes the next reader guess it.

@@ -67,6 +67,13 @@ impl Verb for Resize {
     }
 }
 
+/// Whether it is a size from 2^63 up to 2^64 - 1.
+fn is_huge(text: &str) -> bool {
+    let half = |digits: &str| digits.parse::<f64>().is_ok_and(|number| (8.0..16.0).contains(&number));
+    text.strip_suffix(['E', 'e']).is_some_and(half)
+        || text.parse::<u64>().is_ok_and(|size| i64::try_from(size).is_err())
+}
+
 #[derive(Clone, Copy)]
 enum Change {
     Add(u64),
@@ -77,6 +84,10 @@ enum Change {
 impl Change {
     fn parse(face: &Face, text: &str) -> Result<Self, Failure> {
         let size = |text: &str| {
+            // What QEMU counts as negative: 2^63 bytes and more.
+            if crate::numbers::size(face, "size", text).is_err() && is_huge(text) {
+                return refuse("New image size must be positive");
+            }
             crate::numbers::size(face, "size", text).map_err(|_| {
                 Failure::Error(
                     Error::new(

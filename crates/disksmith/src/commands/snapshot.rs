@@ -79,7 +79,7 @@ impl Snapshot {
         if self.form.is_json()? {
             let list = list.iter().map(snapshots::value).collect();
             face.print(&pretty(&json!({"snapshots": serde_json::Value::Array(list)})));
-        } else if !self.quiet {
+        } else {
             face.print(&snapshots::table(&list));
         }
         Ok(())

@@ -50,6 +50,9 @@ impl ImageInfo {
     /// Collects what an open image tells.
     pub(crate) fn of(node: &Node) -> Result<Self> {
         let image = &node.image;
+        if node.spec.bare {
+            return Ok(of_storage(node));
+        }
         let backing = image.backing();
         Ok(Self {
             children: children(node),
@@ -64,7 +67,8 @@ impl ImageInfo {
             specific: image.facts(),
             full_backing: node.full_backing_name(),
             backing: backing.map(|b| b.name),
-            dirty: image.dirty().or(Some(false)),
+            // What is not known of the storage is not told.
+            dirty: image.dirty().or((node.file.is_some() || node.below.is_some()).then_some(false)),
             native: Vec::new(),
             findings: Findings::default(),
         })
@@ -72,7 +76,8 @@ impl ImageInfo {
 
     /// Adds what qemu-img does not tell.
     pub(crate) fn add_native(&mut self, node: &Node) {
-        if let Some(actual) = self.actual_size.filter(|_| self.virtual_size > 0) {
+        let device = node.file.as_ref().is_some_and(|file| file.is_block_device());
+        if let Some(actual) = self.actual_size.filter(|_| self.virtual_size > 0 && !device) {
             let part = 100.0 * actual as f64 / self.virtual_size as f64;
             let text = format!(
                 "{} of {} ({part:.1} %)",
@@ -96,7 +101,12 @@ impl ImageInfo {
 
 /// Bytes allocated by the host for everything this image opened.
 fn allocated(node: &Node) -> Option<u64> {
-    let file = node.file.as_ref()?.allocated().ok()?;
+    let file = match (&node.file, &node.below) {
+        // The host allocates nothing for a device.
+        (Some(file), _) if file.is_block_device() => 0,
+        (Some(file), _) => file.allocated().ok()?,
+        (None, below) => allocated(below.as_ref()?)?,
+    };
     let data = node.data_file.as_ref().and_then(|(_, data)| data.allocated().ok()).unwrap_or(0);
     file.checked_add(data)
 }
@@ -106,11 +116,30 @@ fn children(node: &Node) -> Vec<(String, ImageInfo)> {
     if let Some((path, data)) = &node.data_file {
         children.push(("data-file".to_string(), of_file(&path.to_string_lossy(), data)));
     }
-    if let Some(file) = &node.file {
+    let below = node.below.as_ref().map(|below| ImageInfo::of(below));
+    if let Some(Ok(below)) = below {
+        children.push(("file".to_string(), below));
+    } else if node.file.is_none() {
+        children.push(("file".to_string(), of_storage(node)));
+    } else if let Some(file) = &node.file {
         let name = node.path.as_deref().map(|p| p.to_string_lossy().into_owned());
         children.push(("file".to_string(), of_file(&name.unwrap_or_default(), file)));
     }
     children
+}
+
+/// The storage under an image: its file, or what else it lies on.
+fn of_storage(node: &Node) -> ImageInfo {
+    match (&node.file, &node.spec.file) {
+        (Some(file), _) => of_file(&file.path().to_string_lossy(), file),
+        (None, disksmith_open::FileSpec::Other(spec)) => ImageInfo {
+            virtual_size: node.image.storage().size(),
+            filename: node.filename(),
+            format: spec.driver.clone(),
+            ..ImageInfo::default()
+        },
+        (None, _) => ImageInfo::default(),
+    }
 }
 
 fn of_file(name: &str, file: &disksmith_host::FileDisk) -> ImageInfo {
@@ -161,7 +190,7 @@ fn children_text(image: &ImageInfo, path: &str, level: usize, text: &mut String)
         let indent = " ".repeat(level * 4);
         *text += &format!("{indent}Child node '{path}{name}':\n");
         node_text(child, level + 1, true, text);
-        children_text(child, &format!("{path}{name}/"), level, text);
+        children_text(child, &format!("{path}{name}/"), level + 1, text);
     }
 }
 
@@ -171,7 +200,7 @@ fn node_text(image: &ImageInfo, level: usize, drop_in: bool, text: &mut String) 
     let shown =
         |name: &str| if drop_in { name.to_string() } else { crate::render::printable(name) };
     let size = format!("{} ({} bytes)", human_size(image.virtual_size), image.virtual_size);
-    let (name, format, length) = match image.is_protocol() {
+    let (name, format, length) = match image.is_protocol() && level > 0 {
         true => ("filename", "protocol type", "file length"),
         false => ("image", "file format", "virtual size"),
     };
@@ -313,7 +342,6 @@ fn value(image: &ImageInfo) -> Value {
     put("virtual-size", Some(json!(image.virtual_size)));
     put("filename", Some(json!(image.filename)));
     put("cluster-size", image.cluster_size.map(|s| json!(s)));
-    put("encrypted", image.encrypted.then(|| json!(true)));
     put("format", Some(json!(image.format)));
     put("actual-size", image.actual_size.map(|s| json!(s)));
     put(
@@ -324,6 +352,7 @@ fn value(image: &ImageInfo) -> Value {
             .map(|facts| json!({"type": image.format, "data": facts_value(facts)})),
     );
     put("full-backing-filename", image.full_backing.as_ref().map(|f| json!(f)));
+    put("encrypted", image.encrypted.then(|| json!(true)));
     put("backing-filename", image.backing.as_ref().map(|f| json!(f)));
     put("dirty-flag", image.dirty.map(|d| json!(d)));
     for (_, key, value) in &image.native {

@@ -59,6 +59,7 @@ pub(crate) fn values(list: &[OptionSpec], given: &Options) -> Result<String> {
     for spec in list {
         let value = match (given.text(spec.name), spec.kind) {
             (Some(_), OptionKind::Size) => given.size(spec.name)?.map(|n| n.to_string()),
+            (Some(value), OptionKind::Number) if value.starts_with('-') => Some(value.to_string()),
             (Some(_), OptionKind::Number) => given.number(spec.name)?.map(|n| n.to_string()),
             (Some(value), OptionKind::Text) => Some(value.replace(',', ",,")),
             (Some(value), OptionKind::Flag) => Some(value.to_string()),

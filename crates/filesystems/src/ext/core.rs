@@ -28,8 +28,8 @@ pub(crate) const JOURNAL_INODE: u32 = 8;
 
 /// Unchanged blocks kept in memory, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
-/// The most blocks of a transaction where no journal limits them.
-const TRANSACTION_MAX: usize = 1 << 14;
+/// The most blocks of a transaction, even if the journal is larger: they wait in memory.
+pub(super) const TRANSACTION_MAX: usize = 1 << 14;
 
 /// An open filesystem.
 #[derive(Debug)]

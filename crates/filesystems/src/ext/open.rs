@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Context as _, Disk, Error, Kind, Result};
 
-use super::core::{Core, JOURNAL_INODE, corrupt, read_superblock};
+use super::core::{Core, JOURNAL_INODE, TRANSACTION_MAX, corrupt, read_superblock};
 use super::features::{Compat, FeatureSet, Incompat, RoCompat};
 use super::journal::{Journal, JournalSuper, Overlay, Replay, scan};
 use super::layout::superblock::{STATE_VALID, SUPERBLOCK_SIZE};
@@ -122,7 +122,7 @@ impl Core {
             sb.set_features(self.shape.checksums, self.shape.wide());
             self.disk.write_at(&sb.raw, Journal::place(&runs, 0)? << self.shape.block_bits)?;
             let journal = Journal::new(sb, runs);
-            self.transaction_max = journal.transaction_max();
+            self.transaction_max = journal.transaction_max().min(TRANSACTION_MAX);
             self.journal = Some(journal);
         }
         self.mark_in_use(true)

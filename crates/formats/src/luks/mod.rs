@@ -44,6 +44,7 @@ pub static DRIVER: Driver = Driver {
             "Preallocation mode (allowed values: off, falloc, full)",
         ),
     ],
+    runtime_options: &[OptionSpec::named("key-secret", OptionKind::Text)],
     amend_options: &[
         option(
             "state",

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use disksmith_disk::{Error, Kind, Result};
 
-use super::layout::{L1Entry, L2Entry, Shape};
+use super::layout::Shape;
 use super::meta::Meta;
+use super::places::{Place, Places, What};
 
 /// Host offsets have this many bits.
 const OFFSET_BITS: u32 = 56;
@@ -168,23 +169,19 @@ impl Meta {
         if self.verified.contains(&(cluster, kind)) {
             return Ok(());
         }
+        // Tables of its own kind may be many, and are what may lie there.
+        let mut others = self.places();
+        match kind {
+            TableKind::L2 => others.l1 = &[],
+            TableKind::RefcountBlock => others.table = &[],
+        }
         let shape = self.shape;
-        let holds = |offset, length| clusters_of(&shape, offset, length).contains(&cluster);
-        let fixed = self.tables().into_iter().find(|(offset, length, _)| holds(*offset, *length));
-        let hit = match fixed {
-            Some((_, _, name)) => Some(name),
-            None if self.inactive_l1().any(|(offset, length)| holds(offset, length)) => {
-                Some("inactive L1 table")
-            }
-            None if kind == TableKind::L2 => {
-                self.table.iter().any(|entry| entry & !0x1ff == offset).then_some("refcount block")
-            }
-            None => {
-                let same = |entry: &u64| L1Entry(*entry).offset() == offset;
-                self.l1.iter().any(same).then_some("active L2 table")
-            }
-        };
-        if let Some(name) = hit {
+        let (start, length) = (cluster << shape.cluster_bits, shape.cluster_size());
+        let hit = others
+            .all()
+            .find(|place| place.what != What::SnapshotTable && place.meets(start, length));
+        if let Some(hit) = hit {
+            let name = hit.what.name();
             let text = format!("Preventing invalid write on metadata (overlaps with {name})");
             return Err(self.damaged(&text));
         }
@@ -198,64 +195,26 @@ impl Meta {
         self.verified.clear();
     }
 
-    fn tables(&self) -> [(u64, u64, &'static str); 4] {
-        let header = &self.header;
-        let directory =
-            self.extensions.bitmaps.map_or((0, 0), |b| (b.directory_offset, b.directory_size));
-        let table_bytes = u64::from(header.refcount_table_clusters) << header.cluster_bits;
-        [
-            (0, 1, "qcow2_header"),
-            (header.l1_table_offset, u64::from(header.l1_size) * 8, "active L1 table"),
-            (header.refcount_table_offset, table_bytes, "refcount table"),
-            (directory.0, directory.1, "bitmap directory"),
-        ]
-    }
-
-    fn inactive_l1(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.snapshots.iter().map(|s| (s.l1_table_offset, u64::from(s.l1_size) * 8))
+    fn places(&self) -> Places<'_> {
+        Places {
+            header: &self.header,
+            bitmaps: self.extensions.bitmaps,
+            l1: &self.l1,
+            table: &self.table,
+            snapshots: &self.snapshots,
+            snapshots_length: super::snapshots::table_bytes(&self.snapshots),
+        }
     }
 
     fn find_tables(&self) -> HashSet<u64> {
-        let mut found = HashSet::new();
-        let mut add = |offset: u64, length: u64| {
-            found.extend(clusters_of(&self.shape, offset, length));
-        };
-        for (offset, length, _) in self.tables() {
-            add(offset, length);
-        }
-        for (offset, length) in self.inactive_l1() {
-            if length <= super::open::L1_MOST {
-                add(offset & L2Entry::OFFSET, length);
-            }
-        }
-        if !self.snapshots.is_empty() {
-            let bytes: u64 = self.snapshots.iter().map(|s| s.encode(0).len() as u64).sum();
-            add(self.header.snapshots_offset, bytes);
-        }
-        for entry in self.table.iter().filter(|entry| **entry != 0) {
-            add(entry & !0x1ff, 1);
-        }
-        for entry in self.l1.iter().map(|entry| L1Entry(*entry)).filter(|e| e.offset() != 0) {
-            add(entry.offset(), 1);
-        }
-        found
+        let shape = self.shape;
+        let clusters = |place: Place| clusters_of(&shape, place.offset, place.length);
+        self.places().all().flat_map(clusters).collect()
     }
 
     fn name_of_table(&self, cluster: u64) -> &'static str {
-        let shape = self.shape;
-        let holds = |offset, length| clusters_of(&shape, offset, length).contains(&cluster);
-        if let Some((_, _, name)) = self.tables().into_iter().find(|(o, l, _)| holds(*o, *l)) {
-            return name;
-        }
-        if self.l1.iter().any(|entry| holds(L1Entry(*entry).offset(), 1)) {
-            return "active L2 table";
-        }
-        if self.table.iter().any(|entry| holds(entry & !0x1ff, 1)) {
-            return "refcount block";
-        }
-        match self.inactive_l1().any(|(offset, length)| holds(offset, length)) {
-            true => "inactive L1 table",
-            false => "snapshot table",
-        }
+        let (start, length) = (cluster << self.shape.cluster_bits, self.shape.cluster_size());
+        let hit = self.places().all().find(|place| place.meets(start, length));
+        hit.map_or("metadata", |place| place.what.name())
     }
 }

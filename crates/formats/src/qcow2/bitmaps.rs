@@ -7,7 +7,7 @@
 use disksmith_disk::{Error, Kind, Result};
 
 use super::Qcow2;
-use super::editor::{Editor, read_bitmap_directory};
+use super::editor::{Editor, Stored, read_bitmap_directory};
 use super::layout::BitmapEntry;
 use super::marks::{Marks, each_run};
 use super::meta::Meta;
@@ -82,14 +82,14 @@ impl Qcow2 {
         self.edit(|editor| {
             let mut entries = editor.bitmap_directory()?;
             let mut freed = Vec::new();
-            for (name, marks) in &recorded.marks {
-                let Some(entry) = entries.iter_mut().find(|entry| entry.name == *name) else {
+            for entry in &mut entries {
+                let recorded = recorded.marks.iter().find(|(name, _)| entry.name == *name);
+                if recorded.is_none() && entry.flags & BitmapEntry::IN_USE != 0 {
                     continue;
-                };
-                entry.flags &= !BitmapEntry::IN_USE;
-                if !marks.is_empty() {
-                    editor.renew_bitmap(entry, true, Some(marks), &mut freed)?;
                 }
+                entry.flags &= !BitmapEntry::IN_USE;
+                let marks = recorded.map(|(_, marks)| marks);
+                editor.renew_bitmap(entry, Stored::Moved, marks, &mut freed)?;
             }
             editor.replace_directory(&entries, &freed)
         })
@@ -153,11 +153,12 @@ impl Qcow2 {
                 return Err(persistent("the disk has no size"));
             }
             let mut freed = Vec::new();
+            editor.move_bitmaps(&mut entries, &mut freed)?;
             editor
-                .renew_bitmap(&mut entry, false, None, &mut freed)
+                .renew_bitmap(&mut entry, Stored::Dropped, None, &mut Vec::new())
                 .map_err(|error| error.context(format!("Can't make bitmap '{name}' persistent")))?;
             entries.push(entry);
-            editor.replace_directory(&entries, &[])
+            editor.replace_directory(&entries, &freed)
         })
     }
 
@@ -189,26 +190,22 @@ impl Qcow2 {
                 .map(|offset| (offset, cluster_size))
                 .collect();
             freed.push((entry.bitmap_table_offset, u64::from(entry.bitmap_table_size) * 8));
+            editor.move_bitmaps(&mut entries, &mut freed)?;
             editor.replace_directory(&entries, &freed)
         })
     }
 
     pub(super) fn empty_bitmap(&self, name: &str) -> Result<()> {
         self.change_bitmap(name, |editor, entry, freed| {
-            editor.renew_bitmap(entry, false, None, freed)
+            editor.renew_bitmap(entry, Stored::Dropped, None, freed)
         })
     }
 
     pub(super) fn switch_bitmap(&self, name: &str, enabled: bool) -> Result<()> {
-        self.save_bitmaps()?;
-        self.edit(|editor| {
-            let mut entries = editor.bitmap_directory()?;
-            let index = find_usable(&entries, name)?;
-            if let Some(entry) = entries.get_mut(index) {
-                entry.flags &= !BitmapEntry::AUTO;
-                entry.flags |= if enabled { BitmapEntry::AUTO } else { 0 };
-            }
-            editor.write_bitmap_flags(&entries)
+        self.change_bitmap(name, |editor, entry, freed| {
+            entry.flags &= !BitmapEntry::AUTO;
+            entry.flags |= if enabled { BitmapEntry::AUTO } else { 0 };
+            editor.renew_bitmap(entry, Stored::Moved, None, freed)
         })
     }
 
@@ -219,7 +216,7 @@ impl Qcow2 {
             for (offset, length) in ranges.iter().filter(|(offset, _)| *offset < size) {
                 marks.mark(*offset, (*length).min(size - offset));
             }
-            editor.renew_bitmap(entry, true, Some(&marks), freed)
+            editor.renew_bitmap(entry, Stored::Moved, Some(&marks), freed)
         })
     }
 
@@ -271,7 +268,7 @@ impl Qcow2 {
             let mut freed = Vec::new();
             for entry in &mut entries {
                 entry.flags &= !BitmapEntry::IN_USE;
-                editor.renew_bitmap(entry, true, None, &mut freed)?;
+                editor.renew_bitmap(entry, Stored::Kept, None, &mut freed)?;
             }
             editor.replace_directory(&entries, &freed)
         });
@@ -290,8 +287,11 @@ impl Qcow2 {
             let mut entries = editor.bitmap_directory()?;
             let index = find_usable(&entries, name)?;
             let mut freed = Vec::new();
-            if let Some(entry) = entries.get_mut(index) {
+            let (before, rest) = entries.split_at_mut(index);
+            editor.move_bitmaps(before, &mut freed)?;
+            if let Some((entry, after)) = rest.split_first_mut() {
                 change(editor, entry, &mut freed)?;
+                editor.move_bitmaps(after, &mut freed)?;
             }
             editor.replace_directory(&entries, &freed)
         })

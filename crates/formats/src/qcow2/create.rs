@@ -251,7 +251,10 @@ fn crypt_method(options: &Options) -> Result<u32> {
     let luks_only = options.iter().map(|(name, _)| name).find(|name| {
         name.starts_with("encrypt.") && !matches!(*name, "encrypt.format" | "encrypt.key-secret")
     });
+    let no_format =
+        old.is_none() && format.is_none() && options.text("encrypt.key-secret").is_some();
     match (method, luks_only) {
+        (0, _) if no_format => Err(invalid("Parameter 'encrypt.format' is missing")),
         (0, Some(_)) => Err(invalid("Parameter 'encrypt.format' is missing")),
         (AES, Some(name)) => Err(invalid(format!("Parameter '{name}' is unexpected"))),
         _ => Ok(method),

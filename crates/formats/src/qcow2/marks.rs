@@ -40,10 +40,6 @@ impl Marks {
     pub(super) fn chunk(&self, number: u64) -> Option<&[u8]> {
         self.chunks.get(&number).map(|chunk| &**chunk)
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
 }
 
 /// Sets bits `first` to `last`, the lowest bit of a byte first.

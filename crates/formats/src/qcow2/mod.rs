@@ -32,6 +32,7 @@ mod measure;
 mod meta;
 mod open;
 mod packed;
+mod places;
 mod quarantine;
 mod read;
 mod refcounts;
@@ -69,6 +70,7 @@ pub static DRIVER: Driver = Driver {
     open: |storage, request| Ok(Arc::new(Qcow2::open(storage, &request)?)),
     create: Some(create::create),
     create_options: create::OPTIONS,
+    runtime_options: open::RUNTIME_OPTIONS,
     amend_options: create::AMEND_OPTIONS,
     backing: true,
 };
@@ -120,6 +122,7 @@ impl Qcow2 {
     pub fn open(storage: Arc<dyn Disk>, request: &OpenRequest) -> Result<Self> {
         let opened = open::open(&storage, request.mode)?;
         let header = &opened.header;
+        open::check_encryption(header, request.options.text("encrypt.format"))?;
         let with_data = matches!(request.mode, OpenMode::Read | OpenMode::Write);
         let cipher = match with_data || request.secret.is_some() {
             true => Encryption::unlock(

@@ -9,7 +9,7 @@ use super::layout::{
     self, ExtensionError, Extensions, Header, HeaderError, Shape, SnapshotEntry, SnapshotParse,
 };
 use super::util::read_padded;
-use crate::OpenMode;
+use crate::{OpenMode, OptionKind, OptionSpec};
 
 /// Largest active or snapshot L1 table, in bytes.
 pub(super) const L1_MOST: u64 = 32 << 20;
@@ -23,12 +23,40 @@ pub(super) const SNAPSHOT_TABLE_MOST: u64 = 64 << 20;
 pub(super) const BACKING_NAME_MOST: u64 = 1023;
 /// Bytes of a snapshot entry without its variable parts.
 const SNAPSHOT_FIXED: u64 = 40;
-/// The snapshot table is read in steps of this many bytes.
 /// Largest extra data of a snapshot entry, in bytes.
 const EXTRA_MOST: u32 = 1024;
+/// The snapshot table is read in steps of this many bytes.
 const SNAPSHOT_STEP: usize = 64 << 10;
 const SECTOR: u64 = 512;
 const CRYPT_MOST: u32 = 2;
+
+/// What may be said on opening. Those about caches, discarding and overlap checks are QEMU's
+/// tuning; they are accepted and change nothing here.
+pub(super) const RUNTIME_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::named("encrypt.format", OptionKind::Text),
+    OptionSpec::named("encrypt.key-secret", OptionKind::Text),
+    OptionSpec::named("lazy-refcounts", OptionKind::Flag),
+    OptionSpec::named("pass-discard-request", OptionKind::Flag),
+    OptionSpec::named("pass-discard-snapshot", OptionKind::Flag),
+    OptionSpec::named("pass-discard-other", OptionKind::Flag),
+    OptionSpec::named("discard-no-unref", OptionKind::Flag),
+    OptionSpec::named("overlap-check", OptionKind::Text),
+    OptionSpec::named("overlap-check.template", OptionKind::Text),
+    OptionSpec::named("overlap-check.main-header", OptionKind::Flag),
+    OptionSpec::named("overlap-check.active-l1", OptionKind::Flag),
+    OptionSpec::named("overlap-check.active-l2", OptionKind::Flag),
+    OptionSpec::named("overlap-check.refcount-table", OptionKind::Flag),
+    OptionSpec::named("overlap-check.refcount-block", OptionKind::Flag),
+    OptionSpec::named("overlap-check.snapshot-table", OptionKind::Flag),
+    OptionSpec::named("overlap-check.inactive-l1", OptionKind::Flag),
+    OptionSpec::named("overlap-check.inactive-l2", OptionKind::Flag),
+    OptionSpec::named("overlap-check.bitmap-directory", OptionKind::Flag),
+    OptionSpec::named("cache-size", OptionKind::Size),
+    OptionSpec::named("l2-cache-size", OptionKind::Size),
+    OptionSpec::named("l2-cache-entry-size", OptionKind::Size),
+    OptionSpec::named("refcount-cache-size", OptionKind::Size),
+    OptionSpec::named("cache-clean-interval", OptionKind::Number),
+];
 
 /// What an image says of itself, checked.
 #[derive(Debug)]
@@ -148,6 +176,22 @@ pub(super) fn open(storage: &Arc<dyn Disk>, mode: OpenMode) -> Result<Opened> {
     };
     let snapshots = if checking { Vec::new() } else { read_snapshots(&**storage, &header)? };
     Ok(Opened { header, shape, extensions, backing, l1, refcount_table, snapshots })
+}
+
+/// Refuses an image whose encryption is not of the format that the user expects.
+pub(super) fn check_encryption(header: &Header, expected: Option<&str>) -> Result<()> {
+    let Some(expected) = expected else { return Ok(()) };
+    let text = match header.crypt_method {
+        0 => format!("No encryption in image header, but options specified format '{expected}'"),
+        1 if expected != "aes" => {
+            format!("Header reported 'aes' encryption format but options specify '{expected}'")
+        }
+        2 if expected != "luks" => {
+            format!("Header reported 'luks' encryption format but options specify '{expected}'")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::InvalidInput, text))
 }
 
 fn check_features(header: &Header, cluster: &[u8]) -> Result<(), OpenError> {

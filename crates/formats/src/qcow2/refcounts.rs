@@ -12,6 +12,9 @@ use super::open::REFCOUNT_TABLE_MOST;
 /// Bits of a refcount table entry that hold no offset.
 const TABLE_RESERVED: u64 = 0x1ff;
 
+/// Slices of refcount blocks that are looked through for empty blocks.
+const BLOCK_SLICES_MOST: u64 = 1 << 20;
+
 impl Meta {
     /// Where the refcount block for `cluster` lies; `None` if there is none.
     pub(super) fn block_place(&mut self, cluster: u64) -> Result<Option<u64>> {
@@ -192,6 +195,70 @@ impl Meta {
         self.guard(place * size, 1);
         self.used_up_to((place + 1) * size);
         self.set_refcount(place, 1)
+    }
+
+    /// Gives back refcount blocks that count nothing any more but perhaps themselves, as after
+    /// shrinking. Everything was written back before. Looks at a bounded number of slices only.
+    pub(super) fn drop_empty_blocks(&mut self) -> Result<()> {
+        let mut budget = BLOCK_SLICES_MOST;
+        loop {
+            let mut dropped = Vec::new();
+            for index in 0..self.table.len() as u64 {
+                let Some(place) = self.block_place(index << self.shape.block_bits())? else {
+                    continue;
+                };
+                let cluster = self.shape.cluster(place);
+                let itself = cluster >> self.shape.block_bits() == index;
+                if !self.counts_nothing(place, itself.then_some(cluster), &mut budget)? {
+                    continue;
+                }
+                if let Some(entry) = self.table.get_mut(index as usize) {
+                    *entry = 0;
+                }
+                self.table_dirty.insert(index);
+                dropped.push((cluster, itself));
+            }
+            if dropped.is_empty() {
+                return Ok(());
+            }
+            // Nothing refers to the blocks any more before they are free.
+            self.write_back()?;
+            self.storage.flush()?;
+            let size = self.shape.cluster_size();
+            for (cluster, itself) in dropped {
+                self.blocks.forget(cluster * size, size);
+                match itself {
+                    true => self.forget_cluster(cluster),
+                    false => self.release(cluster, 1)?,
+                }
+            }
+            self.write_back()?;
+        }
+    }
+
+    /// Whether the block at `place` has no count other than that of the cluster `own`.
+    fn counts_nothing(&mut self, place: u64, own: Option<u64>, budget: &mut u64) -> Result<bool> {
+        let order = self.shape.refcount_order;
+        let slice = self.blocks.slice_size();
+        let own = own.map(|cluster| position(cluster & (self.shape.block_entries() - 1), order));
+        for start in (0..self.shape.cluster_size()).step_by(slice as usize) {
+            let Some(left) = budget.checked_sub(1) else { return Ok(false) };
+            *budget = left;
+            let mut bytes = self.blocks.read(&*self.storage, place + start)?.to_vec();
+            if let Some((byte, shift)) =
+                own.filter(|(byte, _)| (start..start + slice).contains(byte))
+            {
+                let at = (byte - start) as usize;
+                let width = if order >= 3 { 1 << (order - 3) } else { 1 };
+                let mask =
+                    if order >= 3 { 0xff } else { (self.shape.refcount_max() as u8) << shift };
+                bytes.iter_mut().skip(at).take(width).for_each(|byte| *byte &= !mask);
+            }
+            if !disksmith_disk::is_zero(&bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Moves the refcount table to a larger place, right behind what it can describe now.

@@ -68,6 +68,7 @@ impl Qcow2 {
         }
         meta.write_size(size)?;
         if size < old {
+            meta.drop_empty_blocks()?;
             meta.truncate_storage()?;
         }
         Ok(())

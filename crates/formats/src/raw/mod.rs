@@ -26,6 +26,10 @@ pub static DRIVER: Driver = Driver {
         help: "Preallocation mode (allowed values: off, falloc, full)",
         default: None,
     }],
+    runtime_options: &[
+        OptionSpec::named("offset", OptionKind::Size),
+        OptionSpec::named("size", OptionKind::Size),
+    ],
     amend_options: &[],
     backing: false,
 };
@@ -38,11 +42,13 @@ pub struct Raw {
     /// Set when the format was guessed: sector 0 must not be made to look like another format.
     guarded: bool,
     window: Option<(u64, u64)>,
+    /// Past the page cache there are whole sectors only.
+    whole_sectors: bool,
 }
 
 impl Raw {
     /// Runtime options: `offset` and `size` (bytes) choose a window of the file; `guard=on`
-    /// says that the format was guessed.
+    /// says that the format was guessed; `cache.direct=on` that requests are of whole sectors.
     pub fn open(storage: Arc<dyn Disk>, request: &OpenRequest) -> Result<Self> {
         let offset = request.options.size("offset")?;
         let size = request.options.size("size")?;
@@ -51,7 +57,8 @@ impl Raw {
             (offset, size) => Some(window(offset.unwrap_or(0), size, storage.size())?),
         };
         let guarded = request.options.flag("guard")?.unwrap_or(false);
-        Ok(Self { storage, writable: request.mode.writes(), guarded, window })
+        let whole_sectors = request.options.flag("cache.direct")?.unwrap_or(false);
+        Ok(Self { storage, writable: request.mode.writes(), guarded, window, whole_sectors })
     }
 
     fn start(&self) -> u64 {
@@ -99,7 +106,7 @@ fn window(offset: u64, size: Option<u64>, file: u64) -> Result<(u64, u64)> {
     let size = size.unwrap_or(left / SECTOR * SECTOR);
     if size > left {
         return Err(invalid(format!(
-            "The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the actual size of the containing file ({file})"
+            "The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  actual size of the containing file ({file})"
         )));
     }
     if !size.is_multiple_of(SECTOR) {
@@ -160,7 +167,12 @@ impl Disk for Raw {
             return Ok(Extent { place: Some(place), ..Extent::zero(length) });
         }
         let below = self.storage.map(place, length)?;
-        Ok(Extent { place: Some(place), ..below })
+        let ends = place + below.length == self.storage.size();
+        let length = match self.whole_sectors && ends {
+            true => length.min(below.length.next_multiple_of(SECTOR)),
+            false => below.length,
+        };
+        Ok(Extent { place: Some(place), length, ..below })
     }
 
     fn read_only(&self) -> bool {
@@ -204,7 +216,15 @@ impl Image for Raw {
         if request.preallocation == Preallocation::Metadata {
             return preallocate(&*self.storage, 0, 0, request.preallocation);
         }
-        self.storage.set_size(request.size)?;
+        let fixed = || Error::new(Kind::Unsupported, "Cannot resize device files");
+        match self.storage.set_size(request.size) {
+            Err(error) if error.kind() == Kind::Unsupported => return Err(fixed()),
+            other => other?,
+        }
+        // Devices take a smaller size without changing theirs.
+        if self.storage.size() != request.size {
+            return Err(fixed());
+        }
         if request.size > old {
             preallocate(&*self.storage, old, request.size - old, request.preallocation)?;
         }

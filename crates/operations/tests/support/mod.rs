@@ -24,6 +24,8 @@ pub fn node(image: Arc<dyn Image>, backing: Option<Arc<Node>>) -> Node {
         path: None,
         file: None,
         data_file: None,
+        below: None,
+        export: None,
         backing,
         probed: false,
         ambiguous: Vec::new(),

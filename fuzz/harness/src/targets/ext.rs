@@ -97,7 +97,7 @@ fn made(profile: Profile, features: &str, size: u64) -> (Arc<MemoryDisk>, Ext) {
 
 pub(super) fn fill(filesystem: &dyn Filesystem) {
     let root = filesystem.root();
-    let mut make = |name: &str, kind| {
+    let make = |name: &str, kind| {
         filesystem.create(root, name.as_bytes(), &file(kind)).expect("it is new").inode
     };
     let (regular, folder) = (make("f", FileKind::Regular), make("f1", FileKind::Directory));

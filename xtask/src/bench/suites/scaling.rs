@@ -29,7 +29,7 @@ for count in 1 10 100 400; do
     writes 0 64 8192 64k | qemu-io -f qcow2 shots$count
     for number in $(seq 1 $count); do
         qemu-img snapshot -c s$number shots$count
-        qemu-io -f qcow2 -c "write -q -P $number $((number * 7 % 120))M 64k" shots$count
+        qemu-io -f qcow2 -c "write -q -P $((number % 255 + 1)) $((number * 7 % 120))M 64k" shots$count
     done
 done
 for step in 1 2 8 64; do

@@ -2,7 +2,6 @@
 
 use disksmith_disk::Disk;
 use disksmith_formats::{OpenMode, Options, driver};
-use disksmith_open::ImageSpec;
 use disksmith_operations::{DdConv, DdPlan, DdRequest, dd};
 
 use super::Dd;
@@ -66,7 +65,7 @@ pub(super) fn run(verb: &Dd, face: &Face) -> Outcome {
         .make(face, &verb.source.keys.secrets()?)
         .map_err(|error| error.context(format!("{output}: error while creating output image")))?;
     made.unlock()?;
-    let spec = ImageSpec::from_path(made.target.place(), output, Some(format));
+    let spec = made.target.spec(output, format)?;
     let target = Source::default().settings(Purpose::new(OpenMode::Write))?;
     let target = disksmith_open::open(&spec, &target)?;
     if extent.skipped_too_far {

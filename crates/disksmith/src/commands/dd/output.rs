@@ -103,7 +103,7 @@ impl Output {
         let secrets = verb.source.keys.secrets()?;
         let made = plan.make(face, &secrets).with_context(|| format!("Could not make '{name}'"))?;
         made.unlock()?;
-        let spec = ImageSpec::from_path(made.target.place(), name, Some(format));
+        let spec = made.target.spec(name, format)?;
         let purpose = Purpose { cache: operands.output_cache, ..Purpose::new(OpenMode::Write) };
         let settings = Source::default().settings(purpose)?;
         Ok(Self::New { node: disksmith_open::open(&spec, &settings)?, made })

@@ -67,6 +67,8 @@ impl Frozen {
             self.places = written.context("Could not commit a transaction")?;
             return Ok(());
         }
+        // File content first: nothing may lead to blocks that still hold what was there before.
+        disk.flush().context("Could not commit a transaction")?;
         for phase in self.phases.iter().filter(|phase| !phase.is_empty()) {
             write_runs(disk, block_size, phase).context("Could not commit a transaction")?;
             disk.flush().context("Could not commit a transaction")?;

@@ -16,6 +16,9 @@ impl Editor<'_> {
     /// The offset of `bytes` in fresh clusters in a row, each counted once.
     pub(in super::super) fn allocate(&mut self, bytes: u64) -> Result<u64> {
         let shape = self.roots.shape;
+        if self.occupied.is_none() {
+            self.check_table()?;
+        }
         let clusters = shape.clusters(bytes.max(1));
         // Each round but the last makes a block; so many blocks describe the clusters, and more
         // are needed only where the counts make no sense.

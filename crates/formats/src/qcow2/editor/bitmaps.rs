@@ -33,6 +33,17 @@ pub(in super::super) fn read_bitmap_directory(
     })
 }
 
+/// What becomes of the bits that a bitmap has stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in super::super) enum Stored {
+    /// They are forgotten.
+    Dropped,
+    /// They stay where they lie, as far as nothing is added to them.
+    Kept,
+    /// They are kept in new clusters.
+    Moved,
+}
+
 impl Editor<'_> {
     /// The directory, empty without bitmaps.
     pub(in super::super) fn bitmap_directory(&self) -> Result<Vec<BitmapEntry>> {
@@ -89,12 +100,12 @@ impl Editor<'_> {
     }
 
     /// Puts a new table for `entry` beside the old one: with the bits of `marks` added to those
-    /// stored (`keep`), for the present size. Old clusters which the new table does not use go
-    /// to `freed` as (offset, bytes).
+    /// stored, for the present size. Old clusters which the new table does not use go to
+    /// `freed` as (offset, bytes).
     pub(in super::super) fn renew_bitmap(
         &mut self,
         entry: &mut BitmapEntry,
-        keep: bool,
+        stored: Stored,
         marks: Option<&Marks>,
         freed: &mut Vec<(u64, u64)>,
     ) -> Result<()> {
@@ -104,15 +115,16 @@ impl Editor<'_> {
         let bits = self.roots.header.size.div_ceil(1 << entry.granularity_bits.min(63));
         let mut table = Vec::new();
         for number in 0..clusters {
-            let stored = old.get(number as usize).copied().filter(|_| keep).unwrap_or(0);
+            let old = old.get(number as usize).copied();
+            let old = old.filter(|_| stored != Stored::Dropped).unwrap_or(0);
             let start = number * cluster_size * 8;
             let cut = (bits - start < cluster_size * 8).then_some(bits - start);
             let added = marks.and_then(|marks| marks.chunk(number));
-            table.push(self.renew_cluster(stored, added, cut)?);
+            table.push(self.renew_cluster(old, added, cut, stored == Stored::Moved)?);
         }
-        for (number, stored) in old.iter().enumerate() {
-            let offset = BitmapTableEntry(*stored).offset();
-            if offset != 0 && table.get(number) != Some(stored) {
+        for (number, entry) in old.iter().enumerate() {
+            let offset = BitmapTableEntry(*entry).offset();
+            if offset != 0 && table.get(number) != Some(entry) {
                 freed.push((offset, cluster_size));
             }
         }
@@ -123,14 +135,32 @@ impl Editor<'_> {
         self.storage.write_at(&bytes, entry.bitmap_table_offset)
     }
 
-    /// The table entry for a cluster of bits: the stored one where nothing differs.
+    /// Stores all bitmaps anew that can be relied on, as QEMU does with each image that it
+    /// closes after it could have written to it, so that files grow alike. Nothing is gained by
+    /// it otherwise.
+    pub(in super::super) fn move_bitmaps(
+        &mut self,
+        entries: &mut [BitmapEntry],
+        freed: &mut Vec<(u64, u64)>,
+    ) -> Result<()> {
+        let sound = |entry: &&mut BitmapEntry| entry.flags & BitmapEntry::IN_USE == 0;
+        for entry in entries.iter_mut().filter(sound) {
+            self.renew_bitmap(entry, Stored::Moved, None, freed)?;
+        }
+        Ok(())
+    }
+
+    /// The table entry for a cluster of bits: the stored one where nothing differs, unless it
+    /// shall move.
     fn renew_cluster(
         &mut self,
         stored: u64,
         added: Option<&[u8]>,
         cut: Option<u64>,
+        moves: bool,
     ) -> Result<u64> {
-        if added.is_none() && (cut.is_none() || stored == 0) {
+        let moves = moves && BitmapTableEntry(stored).offset() != 0;
+        if !moves && added.is_none() && (cut.is_none() || stored == 0) {
             return Ok(stored);
         }
         let old = self.bitmap_cluster(stored)?;
@@ -141,7 +171,7 @@ impl Editor<'_> {
         if let Some(from) = cut {
             clear_from(&mut bytes, from);
         }
-        if bytes == old {
+        if bytes == old && !moves {
             return Ok(stored);
         }
         if is_zero(&bytes) {

@@ -2,22 +2,19 @@
 
 use disksmith_disk::{Error, Kind, Result};
 
-use super::super::layout::L1Entry;
+use super::super::open::read_snapshots;
+use super::super::places::{Place, Places};
+use super::super::snapshots::table_bytes;
 use super::Editor;
 
-/// Ranges of the storage that hold metadata, as (start, end) in bytes.
-pub(super) type Occupied = Vec<(u64, u64)>;
-
 impl Editor<'_> {
-    /// Refuses to write fresh structures over the header, the roots' tables, refcount blocks
-    /// or active L2 tables.
+    /// Refuses to write fresh structures over what the image has.
     pub(super) fn guard(&mut self, offset: u64, bytes: u64) -> Result<()> {
         if self.occupied.is_none() {
+            self.check_table()?;
             self.occupied = Some(self.metadata()?);
         }
-        let end = offset.saturating_add(bytes);
-        let hit = |range: &(u64, u64)| offset < range.1 && range.0 < end;
-        if self.occupied.iter().flatten().any(hit) {
+        if self.occupied.iter().flatten().any(|place| place.meets(offset, bytes)) {
             return Err(Error::new(
                 Kind::Corrupt,
                 "Preventing invalid write on metadata (the refcounts call it free)",
@@ -27,25 +24,32 @@ impl Editor<'_> {
         Ok(())
     }
 
+    /// Refuses a refcount table that refers to one block twice or to places between clusters:
+    /// with such counts nothing can be allocated.
+    pub(super) fn check_table(&self) -> Result<()> {
+        let mut blocks: Vec<u64> = self.table.iter().copied().filter(|o| *o != 0).collect();
+        let unaligned = blocks.iter().any(|offset| !self.roots.shape.aligned(*offset));
+        blocks.sort_unstable();
+        if unaligned || blocks.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Error::new(Kind::Corrupt, "the refcount table is broken")
+                .with_hint("Repair the image with 'check -r all' first."));
+        }
+        Ok(())
+    }
+
     /// Taken before anything is allocated: what comes later has refcounts that are right.
-    fn metadata(&self) -> Result<Occupied> {
+    fn metadata(&self) -> Result<Vec<Place>> {
         let header = &self.roots.header;
-        let cluster = self.roots.shape.cluster_size();
-        let range = |start: u64, bytes: u64| (start, start.saturating_add(bytes));
-        let mut all = vec![
-            range(0, cluster),
-            range(header.refcount_table_offset, self.roots.refcount_table_bytes()),
-            range(header.l1_table_offset, u64::from(header.l1_size) * 8),
-        ];
-        if header.nb_snapshots > 0 {
-            all.push(range(header.snapshots_offset, cluster));
-        }
-        if let Some(bitmaps) = self.roots.extensions.bitmaps {
-            all.push(range(bitmaps.directory_offset, bitmaps.directory_size));
-        }
-        let tables = self.read_active_l1()?.into_iter().map(|entry| L1Entry(entry).offset());
-        let blocks = self.table.iter().copied();
-        all.extend(tables.chain(blocks).filter(|o| *o != 0).map(|o| range(o, cluster)));
-        Ok(all)
+        // A snapshot table that cannot be read names nothing that could be kept.
+        let snapshots = read_snapshots(self.storage, header).unwrap_or_default();
+        let places = Places {
+            header,
+            bitmaps: self.roots.extensions.bitmaps,
+            l1: &self.read_active_l1()?,
+            table: &self.table,
+            snapshots: &snapshots,
+            snapshots_length: table_bytes(&snapshots),
+        };
+        Ok(places.all().collect())
     }
 }

@@ -15,13 +15,14 @@ mod tables;
 mod version;
 mod width;
 
-pub(super) use bitmaps::read_bitmap_directory;
+pub(super) use bitmaps::{Stored, read_bitmap_directory};
 
 use std::collections::BTreeMap;
 
 use disksmith_disk::{Disk, Result};
 
 use super::open::read_table;
+use super::places::Place;
 use super::roots::Roots;
 use refcounts::Block;
 
@@ -35,7 +36,7 @@ pub(super) struct Editor<'a> {
     /// No cluster below this one is free.
     first_free: u64,
     /// Where metadata lay before the first allocation.
-    occupied: Option<guard::Occupied>,
+    occupied: Option<Vec<Place>>,
 }
 
 impl<'a> Editor<'a> {
@@ -44,7 +45,7 @@ impl<'a> Editor<'a> {
         let roots = Roots::read(storage)?;
         let place = roots.header.refcount_table_offset;
         let table = read_table(storage, place, roots.refcount_table_bytes() / 8)?;
-        let table = table.into_iter().map(|entry| entry & !0x1ff).collect();
+        let table: Vec<u64> = table.into_iter().map(|entry| entry & !0x1ff).collect();
         Ok(Self { storage, roots, table, blocks: BTreeMap::new(), first_free: 0, occupied: None })
     }
 

@@ -171,7 +171,9 @@ mod tests {
 
     fn survey(files: &[(&str, &[u8])]) -> Survey {
         let found = files.iter().map(|(path, bytes)| (path.to_string(), Some(bytes.to_vec())));
-        Survey { found: found.collect(), ..Survey::default() }
+        let mut survey = Survey::default();
+        survey.found = found.collect();
+        survey
     }
 
     #[test]
