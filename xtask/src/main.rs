@@ -2,6 +2,7 @@
 
 mod bench;
 mod boot;
+mod corpus;
 mod coverage;
 mod faults;
 mod journey;
@@ -37,6 +38,7 @@ const CHORES: &[Chore] = &[
         "the program on mutated images, under limits: cargo xtask mutants [N]",
         mutants::run,
     ),
+    ("corpus", "check and repair e2fsprogs' damaged filesystems, fetched as source", corpus::run),
     ("crash", "simulate power cuts in full: cargo xtask crash [STATES]", long::crash),
     ("crash-ext", "the same for ext alone: cargo xtask crash-ext [STATES]", long::crash_ext),
 ];

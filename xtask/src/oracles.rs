@@ -42,6 +42,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("qemu-io", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
     ("setfacl", "acl"),
+    ("tune2fs", "e2fsprogs"),
+    ("resize2fs", "e2fsprogs"),
     ("strace", "strace"),
     ("sfdisk", "fdisk"),
     ("sgdisk", "gdisk"),

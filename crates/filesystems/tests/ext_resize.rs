@@ -198,3 +198,76 @@ fn backup_of(image: &Path) -> Option<(u64, u64)> {
     let place = said.lines().find_map(|l| l.trim().strip_prefix("Backup superblock at "))?;
     Some((place.split(',').next()?.parse().ok()?, size))
 }
+
+/// (mke2fs arguments, old size, new size) in MiB; 0 is the least that there can be.
+const SHRINKS: &[(&str, u64, u64)] = &[
+    ("-t ext4", 400, 0),
+    ("-t ext4 -b 1024", 100, 40),
+    ("-t ext2 -b 1024", 60, 30),
+    ("-t ext3 -b 1024", 100, 0),
+    ("-t ext3 -b 2048 -O ^resize_inode", 200, 70),
+    ("-t ext4 -O ^flex_bg,^64bit", 400, 150),
+    ("-t ext4 -b 1024 -O meta_bg,^resize_inode", 150, 50),
+    ("-t ext4 -O ^metadata_csum,uninit_bg", 400, 0),
+    ("-t ext4 -O sparse_super2,^resize_inode", 600, 200),
+    ("-t ext4 -O ^has_journal -b 1024 -g 1024", 60, 0),
+];
+
+#[test]
+fn shrunk_files_stay_whole() {
+    let mut wrong = Vec::new();
+    for (arguments, from, to) in SHRINKS.iter().step_by(if long() { 1 } else { 2 }) {
+        if std::panic::catch_unwind(|| shrink_one(arguments, *from, *to)).is_err() {
+            wrong.push(format!("{arguments} {from} {to}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn shrink_one(arguments: &str, from: u64, to: u64) {
+    let bench = Bench::new();
+    let what = format!("mke2fs {arguments}, {from} to {to} MiB");
+    bench.make(arguments, from << 20);
+    scatter(&bench);
+    bench.fill(8);
+    assert_clean(&bench.image, &what);
+    let mut before = bench.manifest(&bench.image);
+    let estimate = run("resize2fs", &["-f", "-P", text(&bench.image)]);
+    let estimate: u64 = estimate.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    let size = if to == 0 { NewSize::Minimum } else { NewSize::Bytes(to << 20) };
+    let done = bench.resize(size);
+    assert!(done.new_blocks < done.old_blocks, "{what}: {done:?}");
+    if to == 0 {
+        println!("{what}: {} blocks, resize2fs -P says {estimate}", done.new_blocks);
+        assert!(done.new_blocks <= estimate + estimate / 10, "{what}: {done:?} {estimate}");
+    }
+    bench.set_size(&bench.image, done.new_bytes());
+    assert_clean(&bench.image, &what);
+    let mut after = bench.manifest(&bench.image);
+    // Moving gives files other blocks of pointers and inodes other numbers.
+    for seen in before.values_mut().chain(after.values_mut()) {
+        (seen.inode, seen.blocks) = (0, 0);
+    }
+    assert_eq!(after, before, "{what}");
+    bench.set_size(&bench.image, from << 20);
+    bench.resize(NewSize::Disk);
+    assert_clean(&bench.image, &format!("{what}, and back"));
+}
+
+/// Directories all over the groups, with files whose blocks and inodes lie at the end.
+fn scatter(bench: &Bench) {
+    let _mounted = Mount::new(&bench.image, &bench.mount, "noatime");
+    for number in 0..60 {
+        let folder = bench.mount.join(format!("spread-{number}"));
+        fs::create_dir_all(folder.join("below/further")).unwrap();
+        for file in 0..6 {
+            fs::write(folder.join(format!("f{file}")), vec![file as u8; 9000]).unwrap();
+        }
+        fs::hard_link(folder.join("f1"), folder.join("below/hard")).unwrap();
+        let _ = std::process::Command::new("setfattr")
+            .args(["-n", "user.long", "-v", &"v".repeat(600)])
+            .arg(folder.join("f2"))
+            .status();
+        std::os::unix::fs::symlink("s".repeat(80), folder.join("link")).unwrap();
+    }
+}

@@ -101,18 +101,22 @@ impl Fsck {
 
     fn look(&self, address: &disksmith_open::Address) -> Result<(Told, String), Failure> {
         let repair = self.repair();
-        let mut address = address.clone();
-        if address.part.is_none() {
-            address.part = Some(String::new());
-        }
         let mut settings = self.access.settings(repair.is_some())?;
         if repair.is_some() {
             (settings.mode, settings.locking) = (OpenMode::Write, Locking::Serve);
         }
-        let opened = open_disk(&address, &settings)?;
+        let mut only = address.clone();
+        only.part.get_or_insert_default();
+        let opened = match open_disk(&only, &settings) {
+            // A filesystem that is not recognised any more may fill the whole disk.
+            Err(why) if address.part.is_none() && why.kind() == Kind::NotFound => {
+                open_disk(address, &settings).map_err(|_| why)?
+            }
+            other => other?,
+        };
         let attempt = || format!("Could not check '{}'", opened.shown);
         let told = judge(&opened.disk, repair).with_context(attempt)?;
-        let shown = opened.shown.clone();
+        let shown = self.address.clone();
         if repair.is_some() {
             opened.close()?;
         }
@@ -200,9 +204,8 @@ fn judge_fat(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
         Some(Repair::Safe) => Some(fat::Mend::Safe),
         Some(Repair::All) => Some(fat::Mend::All(fat::Lost::Keep)),
     };
-    let summary = |report: &fat::CheckReport| {
-        format!("{} files, {} clusters", report.files, report.clusters)
-    };
+    let summary =
+        |report: &fat::CheckReport| format!("{} files, {} clusters", report.files, report.clusters);
     let Some(what) = mend else {
         let report = fat::check(disk.clone())?;
         return Ok(Told {

@@ -16,7 +16,7 @@ pub(crate) struct Label {
     #[command(flatten)]
     pub access: Access,
     /// Give it this UUID, or a random one
-    #[arg(short = 'U', long, value_name = "UUID|random")]
+    #[arg(long, value_name = "UUID|random")]
     pub uuid: Option<String>,
     /// Which: IMAGE, IMAGE:PART
     #[arg(value_name = "ADDRESS")]

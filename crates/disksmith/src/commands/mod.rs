@@ -67,6 +67,7 @@ verbs![
     mkfs::Mkfs,
     fsck::Fsck,
     label::Label,
+    tune::Tune,
     mount::Mount,
     umount::Umount,
     attach::Attach,

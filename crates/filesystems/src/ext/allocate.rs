@@ -217,6 +217,8 @@ impl Core {
             let from = if step == 0 { shape.bit_of(goal) } else { 0 };
             let end =
                 if step == shape.groups { shape.bit_of(goal) } else { shape.group_clusters(group) };
+            let room = self.limit.saturating_sub(shape.group_first_block(group));
+            let end = end.min(room >> shape.cluster_bits);
             let bits = self.usable_bits(group)?;
             let mut at = from;
             while let Some(start) = bitmap::find(&bits, at, end, false) {
@@ -324,7 +326,7 @@ impl Core {
         for step in 0..shape.groups {
             let group = (near + step) % shape.groups;
             let descriptor = self.group(group)?;
-            if descriptor.free_inodes() == 0 {
+            if descriptor.free_inodes() == 0 || shape.group_first_block(group) >= self.limit {
                 continue;
             }
             let bits = self.inode_bitmap(group)?;

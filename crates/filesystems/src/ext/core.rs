@@ -61,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) failed: bool,
     /// Where the next block is looked for when nothing better is known.
     pub(crate) goal: u64,
+    /// Blocks from here on, and inodes in groups that begin there, are not given out.
+    pub(crate) limit: u64,
     /// Inodes without names that are held.
     held: Mutex<HashMap<u32, u64>>,
     /// File content in the cache that is not in its place yet.
@@ -119,6 +121,7 @@ impl Core {
             read_only,
             failed: false,
             goal: 0,
+            limit: u64::MAX,
             held: Mutex::new(HashMap::new()),
             content: HashSet::new(),
             clock: None,

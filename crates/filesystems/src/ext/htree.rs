@@ -13,7 +13,7 @@ use super::layout::{Inode, le16, le32, put, put16, put32};
 use crate::{FileKind, errors};
 
 /// Where `limit` and `count` lie in the root, and in other index blocks.
-const ROOT_AT: usize = 0x20;
+pub(crate) const ROOT_AT: usize = 0x20;
 const NODE_AT: usize = 8;
 
 /// An index block on the way to a leaf.
@@ -55,7 +55,8 @@ impl Core {
         if self.shape.has_incompat(Incompat::LARGEDIR) { 3 } else { 2 }
     }
 
-    fn index_limit(&self, at: usize) -> usize {
+    /// Entries that an index block holds from byte `at` on.
+    pub(crate) fn index_limit(&self, at: usize) -> usize {
         let tail = if self.shape.checksums { 8 } else { 0 };
         (self.shape.block_size - at - tail) / 8
     }
@@ -123,6 +124,11 @@ impl Core {
     /// Stores the checksum of the root after its `..` changed.
     pub(crate) fn seal_index_root(&mut self, directory: &Inode, place: u64) -> Result<()> {
         self.seal_index(directory, place, ROOT_AT)
+    }
+
+    /// Stores the checksum of an index block that is not the root.
+    pub(crate) fn seal_index_node(&mut self, directory: &Inode, place: u64) -> Result<()> {
+        self.seal_index(directory, place, NODE_AT)
     }
 
     /// The index blocks on the way to the leaf for `hash`.

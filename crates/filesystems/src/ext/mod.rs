@@ -51,5 +51,5 @@ pub use mkfs::{
     Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, size_for,
 };
 pub use resize::{NewSize, Resized, minimum_size, resize};
-pub use tune::{Tune, tune};
+pub use tune::{OnError, Tune, tune};
 pub use usage::Place;

@@ -10,9 +10,10 @@ use crate::ext::bitmap;
 use crate::ext::core::ROOT;
 use crate::ext::dirent;
 use crate::ext::features::Incompat;
+use crate::ext::htree::ROOT_AT;
 use crate::ext::layout::group::INODE_UNINIT;
 use crate::ext::layout::inode::flags;
-use crate::ext::layout::{Inode, put, put32};
+use crate::ext::layout::{Inode, le16, put, put32};
 
 /// Byte of the superblock's `s_encoding_flags`; bit 0: names must be valid in the encoding.
 const ENCODING_FLAGS_AT: usize = 0x27E;
@@ -137,6 +138,12 @@ impl Fsck {
         if !sound {
             self.rebuild(number, format!("The index of directory {number} has a bad root"));
         }
+        // How many entries it has room for depends on whether it has a checksum.
+        let limit = usize::from(le16(block, ROOT_AT));
+        if limit != self.core.index_limit(ROOT_AT) {
+            let text = format!("The index of directory {number} has a root for {limit} entries");
+            self.rebuild(number, text);
+        }
     }
 
     fn leaf_checksum(
@@ -147,12 +154,16 @@ impl Fsck {
         block: &[u8],
     ) -> Result<()> {
         let number = directory.number;
-        if !dirent::has_tail(block) || dirent::fills_block(block, block.len()) {
+        let end = block.len() - dirent::TAIL;
+        // The tail counts only where the entries lead to it.
+        let reached = dirent::entries(block, block.len())
+            .map_while(std::result::Result::ok)
+            .any(|entry| entry.at == end);
+        if !dirent::has_tail(block) || !reached {
             let text = format!("Block {logical} of directory {number} has no checksum");
             self.rebuild(number, text);
             return Ok(());
         }
-        let end = block.len() - dirent::TAIL;
         if !self.core.tail_is_right_at(directory, block, end, end + 8)
             && self.problem(format!("Block {logical} of directory {number} has a wrong checksum"))
         {

@@ -200,6 +200,9 @@ impl Fsck {
                 self.clear(inode);
                 return Ok(());
             }
+            if !self.flags(inode, FileKind::Regular) {
+                return Ok(());
+            }
             return self.content(inode, FileKind::Regular);
         };
         let kind = self.really_directory(inode, kind);
@@ -247,8 +250,7 @@ impl Fsck {
         let inodes = self.core.shape.inodes;
         let odd_clock = sb.s_mtime() < inodes && sb.s_wtime() < inodes && sb.s_mkfs_time() < inodes;
         let low = inode.i_dtime() != 0 && inode.i_dtime() < inodes && !odd_clock;
-        low && inode.number >= self.core.shape.first_inode
-            && !self.orphans.contains(&inode.number)
+        low && !self.orphans.contains(&inode.number)
             && self.slip(format!("Inode {} was part of a broken orphan list", inode.number))
     }
 
@@ -398,6 +400,9 @@ impl Fsck {
 
     /// A target that ends elsewhere than the length says.
     fn link_is_bad(&self, inode: &Inode) -> bool {
+        if inode.size() == 0 {
+            return true;
+        }
         if inode.has_flag(flags::INLINE_DATA) {
             return self.core.inline_room(inode) != Some(inode.size());
         }
@@ -409,8 +414,12 @@ impl Fsck {
             return !ended && !inode.has_flag(flags::ENCRYPT);
         }
         let area = inode.block_area();
+        if inode.has_flag(flags::ENCRYPT) {
+            // An encrypted target begins with its length.
+            return crate::ext::layout::le16(area, 0) == 0;
+        }
         let end = area.iter().position(|byte| *byte == 0).unwrap_or(FAST_LINK_MAX);
-        !inode.has_flag(flags::ENCRYPT) && (end as u64 != inode.size() || end == FAST_LINK_MAX)
+        end as u64 != inode.size() || end == FAST_LINK_MAX
     }
 
     /// The list of bad blocks: pointers and nothing else. A list that claims what is in use is given
@@ -647,6 +656,7 @@ impl Fsck {
             }
             return Ok(());
         }
+        self.large_files |= inode.size() > LARGE_FILE;
         let double = u64::from(inode.block_pointer(13));
         let sound = shape.valid_range(double, 1);
         if sound {

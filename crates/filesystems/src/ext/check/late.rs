@@ -78,11 +78,9 @@ impl Fsck {
             return Ok(());
         }
         let owners = self.owners();
+        let first = self.core.shape.first_block;
+        let shared: HashSet<u64> = self.twice.iter().map(|bit| bit + first).collect();
         for number in &waiting.copies {
-            let twice = std::mem::take(&mut self.twice);
-            let shape = self.core.shape;
-            let shared: HashSet<u64> = twice.iter().map(|bit| bit + shape.first_block).collect();
-            self.twice = twice;
             self.attempt(&format!("inode {number}"), |core| {
                 copy_shared(core, *number, &shared, &owners)
             });

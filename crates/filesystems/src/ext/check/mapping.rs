@@ -13,13 +13,13 @@ use crate::ext::layout::{Inode, le32, put32};
 
 /// What an inode maps.
 #[derive(Debug, Default)]
-pub(super) struct Mapped {
+pub(crate) struct Mapped {
     /// Blocks of the mapping itself.
-    pub(super) tree: Vec<u64>,
+    pub(crate) tree: Vec<u64>,
     /// In order of the file; long pieces of pointers may exceed an extent's length.
-    pub(super) pieces: Vec<Piece>,
+    pub(crate) pieces: Vec<Piece>,
     /// What is wrong with it.
-    pub(super) bad: Vec<String>,
+    pub(crate) bad: Vec<String>,
     /// Depth that the inode claims for its extents.
     seen: HashSet<u64>,
     next: u64,
@@ -27,11 +27,11 @@ pub(super) struct Mapped {
 
 /// A run of blocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Piece {
-    pub(super) start: u64,
-    pub(super) place: u64,
-    pub(super) length: u64,
-    pub(super) unwritten: bool,
+pub(crate) struct Piece {
+    pub(crate) start: u64,
+    pub(crate) place: u64,
+    pub(crate) length: u64,
+    pub(crate) unwritten: bool,
 }
 
 impl Mapped {
@@ -56,7 +56,7 @@ impl Mapped {
         self.pieces.push(Piece { start, place, length: 1, unwritten: false });
     }
 
-    pub(super) fn extents(&self) -> Vec<Extent> {
+    pub(crate) fn extents(&self) -> Vec<Extent> {
         self.pieces
             .iter()
             .map(|piece| Extent {
@@ -121,7 +121,7 @@ impl Fsck {
 }
 
 /// Reads a mapping without changing anything.
-pub(super) fn read(core: &Core, inode: &Inode) -> Mapped {
+pub(crate) fn read(core: &Core, inode: &Inode) -> Mapped {
     let mut mapped = Mapped::default();
     if inode.has_flag(flags::EXTENTS) {
         extent_node(core, inode, inode.block_area(), None, &mut mapped);
@@ -178,7 +178,7 @@ fn leaf(core: &Core, extent: Extent, mapped: &mut Mapped) {
         () if !core.shape.valid_range(extent.place, length) => {
             format!("an extent lies at block {}", extent.place)
         }
-        () if start < mapped.next || start + length > 1 << 32 => "extents are out of order".into(),
+        () if start < mapped.next || start + length >= 1 << 32 => "extents are out of order".into(),
         () => {
             mapped.next = start + length;
             let unwritten = extent.unwritten;
@@ -230,10 +230,10 @@ fn clear_bad(core: &mut Core, inode: &mut Inode) -> Result<()> {
 }
 
 /// Core, logical block, whether it is the inode's own pointer, level, pointer: the new pointer.
-pub(super) type Edit<'a> = dyn FnMut(&mut Core, u64, bool, u32, u32) -> u32 + 'a;
+pub(crate) type Edit<'a> = dyn FnMut(&mut Core, u64, bool, u32, u32) -> u32 + 'a;
 
 /// Calls `edit` for each pointer that is not 0, outer ones first, and stores what it answers.
-pub(super) fn edit_pointers(core: &mut Core, inode: &mut Inode, edit: &mut Edit<'_>) -> Result<()> {
+pub(crate) fn edit_pointers(core: &mut Core, inode: &mut Inode, edit: &mut Edit<'_>) -> Result<()> {
     let per = core.shape.block_size as u64 / 4;
     let mut base = 0;
     for slot in 0..15 {

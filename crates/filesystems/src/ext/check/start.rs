@@ -18,6 +18,8 @@ use crate::ext::shape::Shape;
 
 /// `s_creator_os` of the Hurd, which uses some fields in its own way.
 const HURD: u32 = 1;
+/// Byte of the superblock.
+const SUPERBLOCK_AT: u64 = 1024;
 
 /// Opens for a check; answers what is to be told of the superblock and the journal.
 pub(super) fn open_to_look(disk: Arc<dyn Disk>) -> Result<(Core, Vec<String>)> {
@@ -29,7 +31,7 @@ pub(super) fn open_to_look(disk: Arc<dyn Disk>) -> Result<(Core, Vec<String>)> {
     if let Ok(core) = Core::load(disk.clone(), Overlay::default(), true) {
         return Ok((core, vec![format!("The journal cannot be followed: {why}")]));
     }
-    let Some((place, sb)) = find_copy(&disk) else { return Err(why) };
+    let Some((place, sb)) = find_copy(&disk).or_else(|| unsealed(&disk)) else { return Err(why) };
     let shape = Shape::new(&sb, disk.size())?;
     let core = Core::with_superblock(disk, Overlay::default(), true, sb, shape)?;
     Ok((core, vec![format!("{why}; the copy at byte {place} is whole")]))
@@ -78,12 +80,14 @@ pub(super) fn prepare(
     }
     let core = match Core::load(disk.clone(), Overlay::default(), true) {
         Ok(core) => core,
-        Err(_) if what == Repair::All && first_meta_bg_reset(disk)? => {
+        Err(_) if what == Repair::All && first_meta_bg_reset(disk).unwrap_or(false) => {
             found.push("The superblock's s_first_meta_bg was too large".into());
             Core::load(disk.clone(), Overlay::default(), true)?
         }
         Err(why) if is_damage(&why) && what == Repair::All => {
-            let Some((place, mut sb)) = find_copy(disk) else { return Err(why) };
+            let Some((place, mut sb)) = find_copy(disk).or_else(|| unsealed(disk)) else {
+                return Err(why);
+            };
             found.push(format!("{why}; it was replaced by the copy at byte {place}"));
             sb.set_s_state(sb.s_state() & !STATE_VALID | STATE_ERROR);
             write_superblock(&**disk, &mut sb)?;
@@ -141,6 +145,14 @@ fn first_meta_bg_reset(disk: &Arc<dyn Disk>) -> Result<bool> {
 /// Opens what [`prepare`] left, for changes in place.
 pub(super) fn open_to_mend(disk: Arc<dyn Disk>) -> Result<Core> {
     Core::load(disk, Overlay::default(), false)
+}
+
+/// The superblock itself, when all is well with it but its checksum: the last resort.
+fn unsealed(disk: &Arc<dyn Disk>) -> Option<(u64, Superblock)> {
+    let mut sb = Superblock::empty();
+    disk.read_at(&mut sb.raw, SUPERBLOCK_AT).ok()?;
+    Shape::new(&sb, disk.size()).ok()?;
+    Some((SUPERBLOCK_AT, sb))
 }
 
 /// Marks the end of a repair in the superblock and its copies.
@@ -246,12 +258,26 @@ impl Fsck {
         }
     }
 
+    /// A journal's inode that is no file comes back from the superblock's copy of it.
+    fn journal_inode(&mut self, sb: &Superblock) -> Result<()> {
+        let Ok(inode) = self.core.inode_unchecked(sb.s_journal_inum()) else { return Ok(()) };
+        if inode.is_regular() && inode.i_links_count() > 0 {
+            return Ok(());
+        }
+        if self.problem("The journal's inode is no file") {
+            let inode = sb.journal_backup(inode);
+            self.core.put_inode(&inode)?;
+        }
+        Ok(())
+    }
+
     /// The journal's inode and superblock against the features.
     fn journal(&mut self, sb: &Superblock) -> Result<()> {
         if sb.has_compat(Compat::HAS_JOURNAL) {
             if sb.s_journal_dev() != 0 && sb.s_journal_inum() == 0 {
                 return Ok(());
             }
+            self.journal_inode(sb)?;
             match self.core.journal_place() {
                 Ok(Some((mut journal, runs))) => {
                     let mapped: u64 = runs.iter().map(|run| u64::from(run.2)).sum();

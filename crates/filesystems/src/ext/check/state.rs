@@ -103,6 +103,7 @@ impl Fsck {
         self.directories()?;
         self.connections();
         self.link_counts()?;
+        self.quotas()?;
         self.summaries()
     }
 

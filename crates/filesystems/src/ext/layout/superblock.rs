@@ -45,6 +45,8 @@ fields! { Superblock {
     s_checkinterval, set_s_checkinterval: u32, 0x44;
     s_creator_os, set_s_creator_os: u32, 0x48;
     s_rev_level, set_s_rev_level: u32, 0x4C;
+    s_def_resuid, set_s_def_resuid: u16, 0x50;
+    s_def_resgid, set_s_def_resgid: u16, 0x52;
     s_first_ino_raw, set_s_first_ino: u32, 0x54;
     s_inode_size_raw, set_s_inode_size: u16, 0x58;
     s_block_group_nr, set_s_block_group_nr: u16, 0x5A;

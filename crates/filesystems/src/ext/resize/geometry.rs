@@ -8,7 +8,7 @@ use crate::ext::layout::Superblock;
 use crate::ext::shape::Shape;
 
 /// A last group needs so many blocks besides its own tables, as resize2fs and mke2fs have it.
-const LAST_GROUP_LEAST: u64 = 50;
+pub(super) const LAST_GROUP_LEAST: u64 = 50;
 
 /// What the filesystem is to become.
 #[derive(Clone, Debug)]
@@ -64,13 +64,13 @@ pub(crate) fn target(core: &Core, wanted: u64) -> Result<Target> {
 }
 
 /// Blocks of the last group that it needs itself.
-fn overhead(target: &Target) -> u64 {
+pub(super) fn overhead(target: &Target) -> u64 {
     let last = target.shape.groups - 1;
     let reserved = u64::from(target.sb.s_reserved_gdt_blocks());
     2 + target.shape.table_blocks() + target.shape.group_base_blocks(last, reserved)
 }
 
-fn with_blocks(core: &Core, blocks: u64) -> Result<Target> {
+pub(super) fn with_blocks(core: &Core, blocks: u64) -> Result<Target> {
     let shape = &core.shape;
     let mut sb = core.sb.clone();
     let groups = (blocks - shape.first_block).div_ceil(shape.blocks_per_group);
@@ -99,10 +99,11 @@ fn with_blocks(core: &Core, blocks: u64) -> Result<Target> {
 
 /// Where the descriptor table finds room.
 fn descriptors(shape: &Shape, sb: &mut Superblock, groups: u64) {
+    let (old, new) = (shape.descriptor_blocks(), groups.div_ceil(shape.descriptors_per_block()));
     if shape.meta_bg {
+        sb.set_s_first_meta_bg(shape.first_meta_bg.min(new) as u32);
         return;
     }
-    let (old, new) = (shape.descriptor_blocks(), groups.div_ceil(shape.descriptors_per_block()));
     let reserved = u64::from(sb.s_reserved_gdt_blocks());
     let resizable = shape.has_compat(Compat::RESIZE_INODE);
     if new > old + reserved {

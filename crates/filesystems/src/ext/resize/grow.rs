@@ -45,7 +45,7 @@ pub(super) fn grow(core: &mut Core, target: Target, resuming: bool) -> Result<()
 }
 
 /// Descriptors that lead astray would let new tables overwrite old ones, or the reverse.
-fn check_tables(core: &Core) -> Result<()> {
+pub(super) fn check_tables(core: &Core) -> Result<()> {
     let shape = &core.shape;
     for (number, group) in core.groups.iter().enumerate() {
         let fine = shape.valid_range(group.block_bitmap(), 1)
@@ -116,7 +116,7 @@ fn lengthen_last(next: &mut Core, old: &Shape) -> Result<u64> {
 }
 
 /// What is left of the reserve, with copies in new groups too; or the end of the resize inode.
-fn update_resize_inode(next: &mut Core, old: &Shape) -> Result<()> {
+pub(super) fn update_resize_inode(next: &mut Core, old: &Shape) -> Result<()> {
     if !old.has_compat(Compat::RESIZE_INODE) {
         return Ok(());
     }

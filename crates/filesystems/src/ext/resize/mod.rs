@@ -1,15 +1,22 @@
 //! Changing the length of a filesystem that nobody uses.
 //!
-//! Growing never moves anything: the descriptor table grows into its reserve, and past that the
+//! Growing ([`grow`]) never moves anything: the descriptor table grows into its reserve, and past that the
 //! filesystem continues with `meta_bg`, whose descriptors lie in the groups they describe (what the
 //! kernel does when it grows a mounted filesystem). What is new is written where nothing was; the
 //! blocks of the old part that change, the superblock among them, go through the journal as one
 //! transaction. Without a journal the superblock comes last: until then the old length holds, and
 //! the next run does everything anew.
+//!
+//! Shrinking ([`shrink`]) first moves blocks and inodes out of the part to be cut off, in ordinary
+//! transactions of the filesystem as it is, and then changes the superblock in the same way.
 
+mod evacuate;
 mod geometry;
 mod grow;
+mod minimum;
 mod publish;
+mod renumber;
+mod shrink;
 
 use std::sync::Arc;
 
@@ -20,6 +27,9 @@ use super::features::Compat;
 use super::journal::Overlay;
 use super::layout::superblock::{STATE_ERROR, STATE_VALID};
 use super::shape::Shape;
+
+/// Times that a shrinking to the minimum asks for more.
+const ATTEMPTS_MAX: u32 = 8;
 
 /// To which length.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,7 +74,20 @@ impl Resized {
 /// A journal that holds changes is replayed first. Refused, with nothing changed: a filesystem that
 /// was found damaged or (without a journal) was not unmounted, and what the features forbid.
 pub fn resize(disk: Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
+    let first = resize_once(disk.clone(), size)?;
+    let mut done = first;
+    // Tables of groups that went were in the way: without them it may become shorter still.
+    while size == NewSize::Minimum && done.new_blocks < done.old_blocks {
+        done = resize_once(disk.clone(), size)?;
+    }
+    Ok(Resized { old_blocks: first.old_blocks, ..done })
+}
+
+fn resize_once(disk: Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
     let resuming = refuse_unfit(&*disk)?;
+    if shrinks(&disk, size)? {
+        refuse_damaged(disk.clone())?;
+    }
     let mut core = Core::open_writable(disk.clone())?;
     let done = resize_open(&mut core, size, resuming);
     if done.is_err() && !core.failed {
@@ -83,8 +106,27 @@ fn resize_open(core: &mut Core, size: NewSize, resuming: bool) -> Result<Resized
         NewSize::Disk => whole_pages(&shape, core.disk.size()) >> shape.block_bits,
         NewSize::Bytes(bytes) => bytes >> shape.block_bits,
         NewSize::Blocks(blocks) => blocks,
-        NewSize::Minimum => return Err(crate::errors::not_supported()),
+        NewSize::Minimum => return shrink_to_minimum(core),
     };
+    resize_to(core, wanted, resuming)
+}
+
+/// The estimate may be a little low, as trees grow while their files move.
+fn shrink_to_minimum(core: &mut Core) -> Result<Resized> {
+    let mut wanted = minimum::minimum(core)?;
+    for _ in 0..ATTEMPTS_MAX {
+        match resize_to(core, wanted, false) {
+            Err(why) if why.kind() == Kind::OutOfSpace && !core.failed => {
+                wanted = (wanted + (wanted / 64).max(64)).min(core.shape.blocks);
+            }
+            done => return done,
+        }
+    }
+    resize_to(core, core.shape.blocks, false)
+}
+
+fn resize_to(core: &mut Core, wanted: u64, resuming: bool) -> Result<Resized> {
+    let shape = core.shape;
     let target = geometry::target(core, wanted)?;
     let done = Resized {
         block_size: shape.block_size as u32,
@@ -94,15 +136,38 @@ fn resize_open(core: &mut Core, size: NewSize, resuming: bool) -> Result<Resized
     match done.new_blocks.cmp(&done.old_blocks) {
         std::cmp::Ordering::Equal => publish::finish_copies(core)?,
         std::cmp::Ordering::Greater => grow::grow(core, target, resuming)?,
-        std::cmp::Ordering::Less => return Err(crate::errors::not_supported()),
+        std::cmp::Ordering::Less => shrink::shrink(core, target)?,
     }
     Ok(done)
 }
 
 /// The least length that [`resize`] can give the filesystem, in bytes.
 pub fn minimum_size(disk: Arc<dyn Disk>) -> Result<u64> {
-    let _ = disk;
-    Err(crate::errors::not_supported())
+    let core = Core::open_read_only(disk)?;
+    Ok(minimum::minimum(&core)? << core.shape.block_bits)
+}
+
+fn shrinks(disk: &Arc<dyn Disk>, size: NewSize) -> Result<bool> {
+    let core = Core::open_read_only(disk.clone())?;
+    Ok(match size {
+        NewSize::Disk => false,
+        NewSize::Bytes(bytes) => bytes >> core.shape.block_bits < core.shape.blocks,
+        NewSize::Blocks(blocks) => blocks < core.shape.blocks,
+        NewSize::Minimum => true,
+    })
+}
+
+/// What moves must be known to the last block.
+fn refuse_damaged(disk: Arc<dyn Disk>) -> Result<()> {
+    let report = super::check::check(disk)?;
+    match report.findings.first() {
+        None => Ok(()),
+        Some(finding) => Err(Error::new(
+            Kind::Refused,
+            format!("The filesystem is damaged, nothing can be moved in it: {finding}"),
+        )
+        .with_hint("Run 'disksmith fsck -y' on it first.")),
+    }
 }
 
 /// Blocks smaller than a page: whole pages only, as the kernel reads them.
