@@ -27,8 +27,10 @@ qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd src.raw zstd.qcow2
 cp --sparse=always plain.qcow2 other.qcow2
 qemu-img create -q -f qcow2 -b plain.qcow2 -F qcow2 overlay.qcow2
 qemu-img create -q -f qcow2 -b other.qcow2 -F qcow2 second.qcow2
+last=$(($(stat -L -c %s src.raw) / 1048576 - 1))
+[ $last -lt 2048 ] || last=2047
 change() {
-    for at in $(seq 0 "$2" 2047); do echo "write -q -P $((at % 255 + 1)) ${at}M 1M"; done |
+    for at in $(seq 0 "$2" $last); do echo "write -q -P $((at % 255 + 1)) ${at}M 1M"; done |
         qemu-io -f qcow2 "$1"
 }
 change other.qcow2 64
