@@ -1,8 +1,8 @@
 //! `resize`: change the size of an image.
 
 use disksmith_disk::{Error, Kind};
-use disksmith_host::{LockSet, Permission};
 use disksmith_formats::{OpenMode, Preallocation, ResizeRequest};
+use disksmith_host::{LockSet, Permission};
 
 use super::Verb;
 use super::common::{Purpose, Source};
@@ -74,7 +74,8 @@ impl Verb for Resize {
 
 /// Whether it is a size from 2^63 up to 2^64 - 1.
 fn is_huge(text: &str) -> bool {
-    let half = |digits: &str| digits.parse::<f64>().is_ok_and(|number| (8.0..16.0).contains(&number));
+    let half =
+        |digits: &str| digits.parse::<f64>().is_ok_and(|number| (8.0..16.0).contains(&number));
     text.strip_suffix(['E', 'e']).is_some_and(half)
         || text.parse::<u64>().is_ok_and(|size| i64::try_from(size).is_err())
 }
