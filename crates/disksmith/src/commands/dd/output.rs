@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Context, Error, Kind, Result};
 use disksmith_formats::{Image, OpenMode, Options, Preallocation, ResizeRequest};
-use disksmith_open::{Address, ImageSpec, Node, OpenedDisk, open_disk};
+use disksmith_open::{Address, Node, OpenedDisk, open_disk};
 
 use super::Dd;
 use super::operands::Operands;
