@@ -513,7 +513,8 @@ impl Fsck {
                 let to = self.cluster(piece.place + piece.length - 1);
                 // Neighbours share a cluster.
                 let shared = u64::from(shape.cluster_bits > 0 && last == Some(from));
-                let skip = shared * per_cluster.min(piece.length);
+                let within = piece.place.saturating_sub(shape.first_block) % per_cluster;
+                let skip = shared * (per_cluster - within).min(piece.length);
                 if piece.length > skip {
                     fine &= self.claim(piece.place + skip, piece.length - skip, &who);
                 }

@@ -17,7 +17,8 @@ pub(super) fn minimum(core: &Core) -> Result<u64> {
     let table = 2 + shape.table_blocks();
     let tables: u64 =
         (0..shape.groups).map(|group| table + shape.group_base_blocks(group, reserved)).sum();
-    let used = shape.blocks - shape.first_block - core.sb.free_blocks();
+    // Free blocks are what the superblock says, which may be more than there are.
+    let used = (shape.blocks - shape.first_block).saturating_sub(core.sb.free_blocks());
     let content = used.saturating_sub(tables);
     let spare = SPARE_LEAST + content / 200;
     for groups in 1..=shape.groups {
