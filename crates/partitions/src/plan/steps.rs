@@ -3,7 +3,8 @@
 //! GPT: one copy is written and flushed before the other is touched, first the one that is not
 //! the only valid one. Sector 0 comes last: it decides which sort of table the disk has.
 //! MBR: boot records in sectors that no chain leads to yet, then those in the chain, each a
-//! single sector, then sector 0.
+//! single sector, then sector 0. An extended partition that becomes longer does so before them,
+//! so that nothing in it ever reaches beyond its end.
 
 use disksmith_disk::{Context, Disk, Result};
 
@@ -165,6 +166,7 @@ impl Writer<'_> {
         if before.label != Label::Gpt && remains {
             self.erase_gpt(after, survey)?;
         }
+        self.lengthen_extended(before, after)?;
         let (linked, fresh): (Vec<_>, Vec<_>) =
             records.chain.into_iter().partition(|(at, _)| old.contains(at));
         for group in [fresh, linked] {
@@ -186,6 +188,29 @@ impl Writer<'_> {
         if before.label == Label::Gpt {
             self.erase_gpt(after, survey)?;
         }
+        Ok(())
+    }
+
+    /// The old MBR with the extended partition as long as it is to be, where that is in nobody's way.
+    fn lengthen_extended(&mut self, before: &Table, after: &Table) -> Result<()> {
+        let (Some(old), Some(new)) = (before.extended(), after.extended()) else { return Ok(()) };
+        let in_the_way = |other: &Partition| {
+            !other.is_logical() && other.start >= old.after() && other.start < new.after()
+        };
+        let longer = old.start == new.start && new.after() > old.after();
+        if !longer || before.partitions.iter().any(in_the_way) {
+            return Ok(());
+        }
+        let mut between = before.clone();
+        for partition in between.partitions.iter_mut().filter(|p| p.is_extended()) {
+            partition.sectors = new.sectors;
+        }
+        // A table that was read with oddities may be one that is not written.
+        let Ok(records) = mbr::write::encode(&between) else { return Ok(()) };
+        let (mut sector, _) = self.sector_zero(before)?;
+        records.main.encode_with_id(&mut sector);
+        self.write(0, sector, "longer extended partition in the MBR")?;
+        self.flush();
         Ok(())
     }
 
