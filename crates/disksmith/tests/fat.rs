@@ -55,14 +55,14 @@ fn every_file_verb_works_on_fat_in_every_image_format() {
         let at = |path: &str| format!("{image}:1:{path}");
         ours(&["cp", "-r", &tree, &at("/copy")]);
         ours(&["cp", "-a", &format!("{tree}/Docs"), &at("/")]);
-        assert_eq!(ours(&["ls", &at("/")]), "copy\nDocs\n", "{kind}");
+        assert_eq!(ours(&["ls", &at("/")]), "Docs\ncopy\n", "{kind}");
         assert_eq!(ours(&["cat", &at("/COPY/Hello.TXT")]), "hello");
         let found = ours(&["find", &at("/"), "-name", "large"]);
         assert_eq!(found.lines().count(), 2, "{found}");
         ours(&["du", &at("/")]);
         ours(&["stat", &at("/copy/hello.txt")]);
         assert!(ours(&["df", &part]).contains("vfat"));
-        assert!(ours(&["df", &part]).contains("BOOT"));
+        assert!(ours(&["df", "--json", &part]).contains("BOOT"));
         ours(&["mkdir", "-p", &at("/new/er/est")]);
         ours(&["mv", &at("/copy/hello.txt"), &at("/new/er/A quite long new name.txt")]);
         ours(&["rm", "-r", &at("/Docs")]);
@@ -122,7 +122,9 @@ fn a_volume_is_made_from_a_folder_and_from_a_tar() {
     assert!(said.contains("1 symbolic links were left out"), "{said}");
     clean(&image);
     assert!(fs::metadata(&image).unwrap().len() < 2 << 20);
-    assert_eq!(succeed("mtype", &["-i", &image, "::/Docs/größe.txt"]), "umlauts");
+    // mtools reads its arguments in the locale's character set.
+    let read = ["LC_ALL=C.UTF-8", "mtype", "-i", &image, "::/Docs/größe.txt"];
+    assert_eq!(succeed("env", &read), "umlauts");
 
     let tar = scratch.text("tree.tar");
     succeed("tar", &["-C", &tree, "-cf", &tar, "."]);

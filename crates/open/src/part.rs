@@ -132,7 +132,9 @@ fn select(whole: &Arc<dyn Disk>, wanted: &str) -> Result<Option<(Table, Partitio
 }
 
 fn only_filesystem(whole: &Arc<dyn Disk>, table: &Table) -> Result<Option<Partition>> {
-    if probe(whole)?.is_some_and(|content| content.usage == Usage::Filesystem) {
+    // Swap space is alone on its disk, too: `label` and `fsck` know what to do with it.
+    let alone = |content: Content| content.usage == Usage::Filesystem || content.kind == "swap";
+    if probe(whole)?.is_some_and(alone) {
         return Ok(None);
     }
     let filesystems: Vec<_> = contents(whole, table)

@@ -185,12 +185,19 @@ impl MakeSettings {
         Ok(bytes)
     }
 
-    /// Sees to it that a filesystem of a given length has room for as many files.
+    /// Sees to it that a filesystem of a given length has room for as many files, and for what
+    /// belongs to each: the blocks of 1 KiB that mke2fs chooses below 512 MiB hold no attribute
+    /// of more than that.
     pub(crate) fn provide(&mut self, need: &FilesNeed, length: u64) {
         /// Bytes for an inode that mke2fs chooses at the most, below 4 TiB.
         const RATIO: u64 = 16384;
+        /// With blocks of 4 KiB there is a journal from 8 MiB on; with some to spare for it.
+        const LARGE_BLOCKS_FROM: u64 = 16 << 20;
         match self.kind {
             FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+                if length >= LARGE_BLOCKS_FROM {
+                    self.block_size.get_or_insert(4096);
+                }
                 let wanted = need.inodes + need.inodes / 10 + 32;
                 if wanted > length / RATIO && self.inodes.is_none() {
                     self.inodes = Some(wanted.max(length / RATIO));
