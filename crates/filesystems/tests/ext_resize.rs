@@ -201,6 +201,9 @@ fn backup_of(image: &Path) -> Option<(u64, u64)> {
 
 /// (mke2fs arguments, old size, new size) in MiB; 0 is the least that there can be.
 const SHRINKS: &[(&str, u64, u64)] = &[
+    ("-t ext4", 200, 60),
+    ("-t ext4 -O bigalloc", 600, 300),
+    ("-t ext4 -N 60000", 300, 80),
     ("-t ext4", 400, 0),
     ("-t ext4 -b 1024", 100, 40),
     ("-t ext2 -b 1024", 60, 30),

@@ -114,7 +114,7 @@ fn free_tables(next: &mut Core, core: &Core) -> Result<()> {
     for (start, count) in runs {
         let count = count.min(shape.blocks.saturating_sub(start));
         if count > 0 {
-            next.free_blocks(start, count)?;
+            release(next, start, count)?;
         }
     }
     Ok(())
@@ -148,7 +148,7 @@ fn free_shared(next: &mut Core, runs: &[(u64, u64)]) -> Result<()> {
         }
     }
     for number in gone {
-        next.free_blocks(shape.first_block + (number << shape.cluster_bits), per_cluster)?;
+        release(next, shape.first_block + (number << shape.cluster_bits), per_cluster)?;
     }
     Ok(())
 }
@@ -167,10 +167,22 @@ fn free_descriptors(next: &mut Core, old: &Shape, old_reserved: u64) -> Result<(
                 bitmap::count_clear(&*next.block_bitmap(group)?, shape.group_clusters(group));
             next.group_mut(group)?.set_free_blocks(free as u32);
         } else if now < before {
-            next.free_blocks(
-                first + (now << shape.cluster_bits),
-                (before - now) << shape.cluster_bits,
-            )?;
+            let start = first + (now << shape.cluster_bits);
+            release(next, start, (before - now) << shape.cluster_bits)?;
+        }
+    }
+    Ok(())
+}
+
+/// Frees what is still in use of these blocks: a bitmap that was made anew knows the new places only.
+fn release(next: &mut Core, start: u64, count: u64) -> Result<()> {
+    let shape = next.shape;
+    let per_cluster = 1_u64 << shape.cluster_bits;
+    for block in (start..start + count).step_by(per_cluster as usize) {
+        let bits = next.block_bitmap(shape.group_of(block))?;
+        if bitmap::get(&bits, shape.bit_of(block)) {
+            drop(bits);
+            next.free_blocks(block, per_cluster.min(shape.blocks - block))?;
         }
     }
     Ok(())
