@@ -107,8 +107,8 @@ impl Core {
     /// Stores the checksum of a directory's block, be it a leaf or a part of the index.
     pub(crate) fn seal_directory_part(&mut self, directory: &Inode, place: u64) -> Result<()> {
         let block = self.block(place)?;
-        let index = directory.has_flag(flags::INDEX)
-            && dirent::fills_block(&block, self.shape.block_size);
+        let index =
+            directory.has_flag(flags::INDEX) && dirent::fills_block(&block, self.shape.block_size);
         drop(block);
         if index {
             return self.seal_index_node(directory, place);
