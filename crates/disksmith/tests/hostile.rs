@@ -102,7 +102,7 @@ fn traps(folder: &Path) -> (String, String) {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let secret = folder.join("secret");
     std::fs::write(&secret, "top secret\n").unwrap();
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o0)).unwrap();
     (pipe.display().to_string(), secret.display().to_string())
 }
 

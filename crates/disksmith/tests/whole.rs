@@ -520,7 +520,8 @@ fn an_interrupted_clone_goes_on_where_it_stopped() {
     let small = scratch.folder("small");
     succeed("mount", &["-t", "tmpfs", "-o", "size=16M", "none", &small]);
     // (A qcow2 image of a full host cannot be made durable: its copy begins anew.)
-    for target in ["copy.raw"] {
+    {
+        let target = "copy.raw";
         let target = format!("{small}/{target}");
         succeed("mount", &["-o", "remount,size=16M", &small]);
         let said = refused(&["clone", &source, &target]);

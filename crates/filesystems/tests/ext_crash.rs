@@ -152,7 +152,7 @@ impl Work<'_> {
             let name = name.as_bytes();
             match ours.lookup(crowd, name) {
                 Err(_) => ours.create(crowd, name, &file(FileKind::Regular)).map(|_| ())?,
-                Ok(_) if number % 2 == 0 => ours.unlink(crowd, name)?,
+                Ok(_) if number.is_multiple_of(2) => ours.unlink(crowd, name)?,
                 Ok(_) => ours.rename(crowd, name, ours.root(), b"out", Rename::Replace)?,
             }
         }

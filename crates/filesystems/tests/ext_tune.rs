@@ -106,7 +106,8 @@ fn features_change_as_tune2fs_changes_them() {
             walk_host(&mount)
         };
         let mut after = after;
-        for name in [&b""[..]] {
+        {
+            let name = &b""[..];
             after.insert(name.to_vec(), before[name].clone());
         }
         assert_eq!(after, before, "{what}");

@@ -115,7 +115,7 @@ impl Damage<'_> {
                 FatKind::Fat12 => {
                     let at = fat + cluster * 3 / 2;
                     let old = self.le(at, 2);
-                    let new = if cluster % 2 == 0 {
+                    let new = if cluster.is_multiple_of(2) {
                         old & 0xF000 | value & 0xFFF
                     } else {
                         old & 0xF | (value & 0xFFF) << 4

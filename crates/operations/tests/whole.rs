@@ -97,7 +97,7 @@ fn cut_everywhere(spec: &str, size: u64, check: &dyn Fn(&MemoryDisk)) {
         let again = (*again).clone();
         assert_eq!(again.size(), size, "{}", state.name);
         assert_eq!(files(&again), wanted, "{}: {:?}", state.name, plan.describe());
-        if states % 37 == 0 {
+        if states.is_multiple_of(37) {
             check(&again);
         }
         let rest = grow(Arc::new(again), SizeChange::To(size)).unwrap();

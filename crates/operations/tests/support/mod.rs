@@ -214,7 +214,7 @@ impl Disk for Layer {
         let mut at = offset;
         while at < offset + length {
             let end = ((at / cluster + 1) * cluster).min(offset + length);
-            let whole = at % cluster == 0 && (end % cluster == 0 || end == size);
+            let whole = at.is_multiple_of(cluster) && (end.is_multiple_of(cluster) || end == size);
             let mut inner = self.inner.lock().unwrap();
             if whole {
                 inner.clusters.insert(at / cluster, Cluster::Zero);
