@@ -1,4 +1,5 @@
 //! Whole disks: grown with a power cut at every write, copied past what cannot be read.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! Stacks in memory for the tests: raw images on memory disks, and layers with absent, zero,
 //! plain and packed clusters.
-#![allow(dead_code, unreachable_pub, reason = "every test takes what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "every test takes what it needs"
+)]
 
 use std::any::Any;
 use std::collections::BTreeMap;
