@@ -27,7 +27,7 @@ fn filled(kind: FatKind) -> Vec<u8> {
         label: b"DAMAGED".to_vec(),
         ..FatOptions::default()
     };
-    fat::make(disk.clone(), &options).unwrap();
+    fat::make(&*disk, &options).unwrap();
     let ours = Fat::open(disk.clone(), false).unwrap();
     let mut folder = ours.root();
     for level in 0..3 {

@@ -230,7 +230,8 @@ pub(crate) fn walk_ours(filesystem: &dyn Filesystem) -> Manifest {
             FileKind::Directory => filesystem
                 .read_directory(inode, 0, &mut |entry| {
                     let dots = entry.name == b"." || entry.name == b"..";
-                    if !dots && !(name.is_empty() && entry.name == b"lost+found") {
+                    let recovered = name.is_empty() && entry.name == b"lost+found";
+                    if !dots && !recovered {
                         let found = filesystem.lookup(inode, &entry.name).unwrap();
                         assert_eq!(found.inode, entry.inode);
                         todo.push((entry.inode, [&name[..], b"/", &entry.name].concat()));
@@ -287,8 +288,7 @@ pub(crate) fn assert_same(
     what: &str,
     blur: impl Fn(&mut Seen),
 ) {
-    let names = |m: &Manifest| m.keys().cloned().collect::<Vec<_>>();
-    for name in names(ours).iter().filter(|name| !theirs.contains_key(*name)) {
+    if let Some(name) = ours.keys().find(|name| !theirs.contains_key(*name)) {
         panic!("{what}: only ours has {:?}", String::from_utf8_lossy(name));
     }
     for (name, their) in theirs {
