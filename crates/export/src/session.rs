@@ -212,13 +212,12 @@ impl<F: fuser::Filesystem> Mounted<F> {
     }
 }
 
+/// A mounted folder of disk files, and the disks in it.
+pub type MountedDisks = (Mounted<DiskFolder>, Vec<Arc<dyn Disk>>);
+
 /// Mounts a folder of disk files. Also answers the disks, to be flushed after
 /// [`Mounted::serve`] has returned.
-pub fn mount(
-    folder: DiskFolder,
-    directory: &Path,
-    options: &MountOptions,
-) -> Result<(Mounted<DiskFolder>, Vec<Arc<dyn Disk>>)> {
+pub fn mount(folder: DiskFolder, directory: &Path, options: &MountOptions) -> Result<MountedDisks> {
     let disks = folder.disks();
     let watch = folder.watch();
     let mounted = Mounted::new(folder, directory, options)?;

@@ -20,7 +20,7 @@ use crate::face::{DONE, FAILED, Face, Failure, Outcome};
 /// Where dd reads.
 enum Input {
     Stream(Box<dyn Read>),
-    Image(Node),
+    Image(Box<Node>),
 }
 
 pub(super) fn run(verb: &Dd, face: &Face) -> Outcome {
@@ -87,12 +87,12 @@ fn open_images(verb: &Dd, face: &Face, operands: &Operands) -> Result<(Input, Ou
     if maybe_same && let Output::InPlace(place) = Output::open(verb, face, operands, None)?
         && let Some(part) = place.sibling(&address)? {
             refuse_overlap(part.start, part.disk.size(), &place, operands)?;
-            return Ok((Input::Image(part.into_node()), Output::InPlace(place)));
+            return Ok((Input::Image(Box::new(part.into_node())), Output::InPlace(place)));
         }
     let purpose = Purpose { cache: operands.input_cache, ..Purpose::new(OpenMode::Read) };
     let node = verb.source.open(face, name, purpose.shared(verb.force_share))?;
     let length = plan(&node, operands).length;
-    Ok((Input::Image(node), Output::open(verb, face, operands, Some(length))?))
+    Ok((Input::Image(Box::new(node)), Output::open(verb, face, operands, Some(length))?))
 }
 
 /// Blocks are read ahead of those written, so what is written must not be what is still read.
