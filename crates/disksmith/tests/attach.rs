@@ -1,5 +1,6 @@
 //! `attach` and `detach` from outside: disks as files and as loop devices, used by the kernel and
 //! its tools, left in the middle, killed.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
 

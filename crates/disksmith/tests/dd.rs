@@ -1,4 +1,5 @@
 //! `dd` beside dd(1): the same bytes, sizes and records; and between images, parts and streams.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::fs;
 use std::io::Write;

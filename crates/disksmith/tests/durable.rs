@@ -1,5 +1,5 @@
 //! "Success means durable", as the system sees it: the calls of the real program, in order.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "helpers of tests fail by a panic")]
 
 use std::path::Path;
 use std::process::Command;

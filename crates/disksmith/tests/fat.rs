@@ -1,5 +1,6 @@
 //! FAT, exFAT and swap by the program: made, filled, looked at and mounted, in several image
 //! formats, judged by dosfstools, mtools, exfatprogs and util-linux.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
 

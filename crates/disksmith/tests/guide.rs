@@ -5,6 +5,7 @@
 //! number of lines. A command without output shown may print what it likes. `(exit 1)` as
 //! the last line tells a status other than 0. Pages marked `<!-- needs root -->` in their first
 //! lines fail for other users.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

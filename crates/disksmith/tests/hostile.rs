@@ -1,5 +1,6 @@
 //! Images made to do harm: what they name is not opened, what they claim is not believed, and
 //! looking at them costs little.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
@@ -102,7 +103,7 @@ fn traps(folder: &Path) -> (String, String) {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let secret = folder.join("secret");
     std::fs::write(&secret, "top secret\n").unwrap();
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
     (pipe.display().to_string(), secret.display().to_string())
 }
 
@@ -200,13 +201,16 @@ fn chains_that_bite_their_tail_end() {
     assert!(run(folder.path(), &["map", "l40"]).status.success());
 }
 
+/// Bytes to be put at a place in an image.
+type Patch<'a> = (usize, &'a [u8]);
+
 /// CVE-2014-0143, -0144, -0145, -0147, CVE-2015-5162, CVE-2013-2096: sizes and counts without
 /// any sense.
 #[test]
 fn absurd_headers_give_one_line_at_little_cost() {
     let huge = u64::MAX.to_be_bytes();
     let many = u32::MAX.to_be_bytes();
-    let cases: &[(&str, &[(usize, &[u8])])] = &[
+    let cases: &[(&str, &[Patch])] = &[
         ("cluster bits 0", &[(20, &[0, 0, 0, 0])]),
         ("cluster bits 63", &[(20, &[0, 0, 0, 63])]),
         ("size", &[(24, &huge)]),

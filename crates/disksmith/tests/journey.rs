@@ -2,6 +2,7 @@
 //! raw again. At every step the genuine qemu-img finds it sound and identical.
 //!
 //! The disk is a small one; `cargo xtask journey` sends one of 3 GB and more.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

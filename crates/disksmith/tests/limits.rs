@@ -1,4 +1,5 @@
 //! What the program may take, whatever the size of the image: memory and time.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

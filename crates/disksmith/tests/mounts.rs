@@ -1,4 +1,5 @@
 //! Mounts and attached disks, used by the kernel and judged by other tools.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
 
@@ -192,7 +193,13 @@ fn a_mounted_filesystem_is_used_like_the_kernels() {
 /// One of everything that programs do with files.
 fn use_it(root: &Path) {
     use rustix::fs::{FallocateFlags, RenameFlags, SeekFrom};
-    let file = File::options().read(true).write(true).create(true).open(root.join("work")).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(root.join("work"))
+        .unwrap();
     file.write_all_at(&[1; 100_000], 1 << 20).unwrap();
     file.sync_all().unwrap();
     assert_eq!(rustix::fs::seek(&file, SeekFrom::Data(0)).unwrap(), 1 << 20);

@@ -1,4 +1,5 @@
 //! The `partition` verb from outside: forms, refusals, statuses.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::process::{Command, Output};
 

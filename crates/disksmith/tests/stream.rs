@@ -1,4 +1,5 @@
 //! Raw bytes to where they can only be written from front to end.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::process::{Command, Stdio};
 

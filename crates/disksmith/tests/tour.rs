@@ -1,4 +1,5 @@
 //! The guide as a whole, and the examples of its chapter 1 one by one.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,4 +1,5 @@
 //! `build`, `clone` and `grow`, judged by the kernel and the tools for tables and filesystems.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
 
@@ -522,22 +523,19 @@ fn an_interrupted_clone_goes_on_where_it_stopped() {
     let small = scratch.folder("small");
     succeed("mount", &["-t", "tmpfs", "-o", "size=16M", "none", &small]);
     // (A qcow2 image of a full host cannot be made durable: its copy begins anew.)
-    for target in ["copy.raw"] {
-        let target = format!("{small}/{target}");
-        succeed("mount", &["-o", "remount,size=16M", &small]);
-        let said = refused(&["clone", &source, &target]);
-        assert!(said.contains("No space left on device") && said.contains("again"), "{said}");
-        assert!(!Path::new(&target).exists());
-        succeed("mount", &["-o", "remount,size=64M", &small]);
-        let output = support::disksmith(&["clone", &source, &target, "--verify"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && said.contains("going on from"), "{said}");
-        ours(&["compare", &source, &target]);
-        assert_eq!(fs::read_dir(&small).unwrap().count(), 1, "nothing else is left");
-        fs::remove_file(&target).unwrap();
-    }
-    // The copy of another source is not gone on with.
     let target = format!("{small}/copy.raw");
+    succeed("mount", &["-o", "remount,size=16M", &small]);
+    let said = refused(&["clone", &source, &target]);
+    assert!(said.contains("No space left on device") && said.contains("again"), "{said}");
+    assert!(!Path::new(&target).exists());
+    succeed("mount", &["-o", "remount,size=64M", &small]);
+    let output = support::disksmith(&["clone", &source, &target, "--verify"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("going on from"), "{said}");
+    ours(&["compare", &source, &target]);
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 1, "nothing else is left");
+    fs::remove_file(&target).unwrap();
+    // The copy of another source is not gone on with.
     succeed("mount", &["-o", "remount,size=16M", &small]);
     refused(&["clone", &source, &target]);
     succeed("mount", &["-o", "remount,size=64M", &small]);

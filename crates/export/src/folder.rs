@@ -16,7 +16,7 @@ use fuser::{
     ReplyXattr, Request, WriteFlags,
 };
 
-use crate::reply::{Answer, MAX_REQUEST, configure, sized, statistics};
+use crate::reply::{Answer, MAX_REQUEST, configure, sized};
 use crate::session::PROCESS_XATTR;
 
 const BLOCK: u32 = 4096;
@@ -320,11 +320,11 @@ impl Filesystem for DiskFolder {
             true => Ok(std::process::id().to_string()),
             false => Err(errors::no_data()),
         };
-        sized(reply, size, value);
+        sized(reply, size, &value);
     }
 
     fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
-        sized(reply, size, Ok([]));
+        sized(reply, size, &Ok([]));
     }
 
     fn readdir(
@@ -359,7 +359,7 @@ impl Filesystem for DiskFolder {
             free_inodes: 0,
             name_length: 255,
         };
-        statistics(reply, Ok(found));
+        reply.answer(Ok(found));
     }
 
     fn fallocate(

@@ -19,7 +19,7 @@ pub use fuser::Filesystem as FuseFilesystem;
 
 pub use folder::{DiskFile, DiskFolder};
 pub use session::{
-    FOLDER_KIND, MountEntry, MountOptions, Mounted, Stopper, TREE_KIND, is_mounted, mount,
-    mount_entry, mounts, server, unmount,
+    FOLDER_KIND, MountEntry, MountOptions, Mounted, MountedDisks, Stopper, TREE_KIND, is_mounted,
+    mount, mount_entry, mounts, server, unmount,
 };
 pub use tree::TreeMount;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use disksmith_disk::Error;
+use disksmith_filesystems::Statistics;
 use fuser::{
     Errno, FileAttr, Generation, InitFlags, KernelConfig, ReplyAttr, ReplyData, ReplyEmpty,
     ReplyEntry, ReplyLseek, ReplyStatfs, ReplyWrite, ReplyXattr,
@@ -93,7 +94,7 @@ impl Answer<u64> for ReplyLseek {
 }
 
 /// Answers a value of variable size: its length when asked with 0, else it must fit.
-pub(crate) fn sized<B: AsRef<[u8]>>(reply: ReplyXattr, size: u32, value: Result<B, Error>) {
+pub(crate) fn sized<B: AsRef<[u8]>>(reply: ReplyXattr, size: u32, value: &Result<B, Error>) {
     match value.as_ref().map(AsRef::as_ref) {
         Err(error) => reply.error(errno(error)),
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
@@ -103,21 +104,20 @@ pub(crate) fn sized<B: AsRef<[u8]>>(reply: ReplyXattr, size: u32, value: Result<
 }
 
 /// What `df` shows.
-pub(crate) fn statistics(
-    reply: ReplyStatfs,
-    found: Result<disksmith_filesystems::Statistics, Error>,
-) {
-    match found {
-        Ok(s) => reply.statfs(
-            s.blocks,
-            s.free,
-            s.available,
-            s.inodes,
-            s.free_inodes,
-            s.block_size,
-            s.name_length,
-            s.block_size,
-        ),
-        Err(error) => reply.error(errno(&error)),
+impl Answer<Statistics> for ReplyStatfs {
+    fn answer(self, result: Result<Statistics, Error>) {
+        match result {
+            Ok(s) => self.statfs(
+                s.blocks,
+                s.free,
+                s.available,
+                s.inodes,
+                s.free_inodes,
+                s.block_size,
+                s.name_length,
+                s.block_size,
+            ),
+            Err(error) => self.error(errno(&error)),
+        }
     }
 }

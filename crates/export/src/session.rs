@@ -212,13 +212,12 @@ impl<F: fuser::Filesystem> Mounted<F> {
     }
 }
 
+/// A mounted folder of disk files, and the disks in it.
+pub type MountedDisks = (Mounted<DiskFolder>, Vec<Arc<dyn Disk>>);
+
 /// Mounts a folder of disk files. Also answers the disks, to be flushed after
 /// [`Mounted::serve`] has returned.
-pub fn mount(
-    folder: DiskFolder,
-    directory: &Path,
-    options: &MountOptions,
-) -> Result<(Mounted<DiskFolder>, Vec<Arc<dyn Disk>>)> {
+pub fn mount(folder: DiskFolder, directory: &Path, options: &MountOptions) -> Result<MountedDisks> {
     let disks = folder.disks();
     let watch = folder.watch();
     let mounted = Mounted::new(folder, directory, options)?;
@@ -235,7 +234,7 @@ fn read_further_ahead(directory: &Path) {
     let device = table.lines().rev().find_map(|line| {
         let mut words = line.split(' ').skip(2);
         let (device, _) = (words.next()?, words.next()?);
-        (PathBuf::from(unescape(words.next()?)) == wanted).then_some(device)
+        (unescape(words.next()?) == wanted).then_some(device)
     });
     if let Some(device) = device {
         let _ = fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD_KIB);
@@ -368,7 +367,7 @@ pub fn mounts() -> Vec<MountEntry> {
 pub fn mount_entry(directory: &Path) -> Option<MountEntry> {
     let wanted = absolute(directory);
     let table = fs::read_to_string("/proc/self/mounts").ok()?;
-    table.lines().filter_map(MountEntry::parse).filter(|e| e.directory == wanted).last()
+    table.lines().filter_map(MountEntry::parse).rfind(|e| e.directory == wanted)
 }
 
 fn absolute(directory: &Path) -> PathBuf {

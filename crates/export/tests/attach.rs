@@ -1,4 +1,5 @@
 //! A disk attached as a FUSE folder, used as other programs would.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -5,7 +5,6 @@
 //! byte order of the machine), UUID and label (16 bytes each); the mark lies at the page's end.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
 
@@ -25,7 +24,7 @@ const PAGES_MIN: u64 = 10;
 
 /// Makes swap space of the whole disk, as mkswap does: a label of at most 16 bytes (the last one is
 /// kept zero by mkswap; so here), a random UUID when none is given.
-pub fn make(disk: Arc<dyn Disk>, label: &[u8], uuid: Option<[u8; 16]>) -> Result<()> {
+pub fn make(disk: &dyn Disk, label: &[u8], uuid: Option<[u8; 16]>) -> Result<()> {
     if label.len() >= LABEL_LENGTH {
         return Err(Error::new(
             Kind::InvalidInput,
@@ -46,7 +45,7 @@ pub fn make(disk: Arc<dyn Disk>, label: &[u8], uuid: Option<[u8; 16]>) -> Result
 
 /// Lets swap space have another size: the pages of the first `size` bytes. What was swapped out
 /// counts as lost.
-pub fn resize(disk: Arc<dyn Disk>, size: u64) -> Result<()> {
+pub fn resize(disk: &dyn Disk, size: u64) -> Result<()> {
     if size > disk.size() {
         return Err(Error::new(
             Kind::InvalidInput,
@@ -54,15 +53,15 @@ pub fn resize(disk: Arc<dyn Disk>, size: u64) -> Result<()> {
         ));
     }
     let last = last_page(size)?;
-    let mut page = header(&disk)?;
+    let mut page = header(disk)?;
     put32(&mut page, LAST_PAGE_AT, last);
     disk.write_at(&page, 0).context("Could not write the swap header")?;
     disk.flush()
 }
 
 /// Sets the label, at most 15 bytes, and the UUID; `None` leaves it as it is.
-pub fn tune(disk: Arc<dyn Disk>, label: Option<&[u8]>, uuid: Option<[u8; 16]>) -> Result<()> {
-    let mut page = header(&disk)?;
+pub fn tune(disk: &dyn Disk, label: Option<&[u8]>, uuid: Option<[u8; 16]>) -> Result<()> {
+    let mut page = header(disk)?;
     if let Some(label) = label {
         if label.len() >= LABEL_LENGTH {
             return Err(Error::new(
@@ -81,9 +80,9 @@ pub fn tune(disk: Arc<dyn Disk>, label: Option<&[u8]>, uuid: Option<[u8; 16]>) -
 }
 
 /// The ranges of `disk`, in bytes, that need to be copied: the header.
-pub fn used_ranges(disk: Arc<dyn Disk>) -> Result<Vec<Range<u64>>> {
-    header(&disk)?;
-    Ok(vec![0..PAGE])
+pub fn used_ranges(disk: &dyn Disk) -> Result<Vec<Range<u64>>> {
+    header(disk)?;
+    Ok(std::iter::once(0..PAGE).collect())
 }
 
 fn last_page(size: u64) -> Result<u32> {

@@ -36,7 +36,7 @@ impl Writer {
             label: "Größe".as_bytes().to_vec(),
             ..ExfatOptions::default()
         };
-        exfat::make(disk.clone(), &options).unwrap();
+        exfat::make(&*disk, &options).unwrap();
         let bytes = disk.to_bytes();
         let heap = le32(&bytes, 88) as usize * 512;
         let root = le32(&bytes, 96);

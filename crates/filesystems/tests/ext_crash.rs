@@ -152,7 +152,7 @@ impl Work<'_> {
             let name = name.as_bytes();
             match ours.lookup(crowd, name) {
                 Err(_) => ours.create(crowd, name, &file(FileKind::Regular)).map(|_| ())?,
-                Ok(_) if number % 2 == 0 => ours.unlink(crowd, name)?,
+                Ok(_) if number.is_multiple_of(2) => ours.unlink(crowd, name)?,
                 Ok(_) => ours.rename(crowd, name, ours.root(), b"out", Rename::Replace)?,
             }
         }
@@ -452,30 +452,35 @@ fn crash(name: &str, options: &MakeOptions, seed: u64, sampling: Sampling) -> Co
     let folder = tempfile::tempdir().unwrap();
     let journal = options.profile != Profile::Ext2;
     let (mut number, mut count) = (0, Count::default());
-    crash_states(&[recorded.initial.clone()], &recorded.recorder.log(), limits, &mut |state| {
-        number += 1;
-        // A directory block of which only one sector was written is more than a filesystem without
-        // a journal can bear.
-        let torn = state.name.contains('t');
-        if number % sampling.stride != 0 || torn && !journal {
-            return true;
-        }
-        count.states += 1;
-        let what = format!("{name} seed {seed} state {}", state.name);
-        let judge = Judge { recorded: &recorded, what, folder: &folder };
-        if !journal {
-            judge.repair(&state);
-            count.confirmed += 1;
-            return true;
-        }
-        let found = judge.judge(&state);
-        // A torn superblock, which has two sectors, is more than e2fsck can bear.
-        if count.states % sampling.confirm == 0 && !torn {
-            judge.confirm(&state, &found);
-            count.confirmed += 1;
-        }
-        true
-    });
+    crash_states(
+        std::slice::from_ref(&recorded.initial),
+        &recorded.recorder.log(),
+        limits,
+        &mut |state| {
+            number += 1;
+            // A directory block of which only one sector was written is more than a filesystem without
+            // a journal can bear.
+            let torn = state.name.contains('t');
+            if number % sampling.stride != 0 || torn && !journal {
+                return true;
+            }
+            count.states += 1;
+            let what = format!("{name} seed {seed} state {}", state.name);
+            let judge = Judge { recorded: &recorded, what, folder: &folder };
+            if !journal {
+                judge.repair(&state);
+                count.confirmed += 1;
+                return true;
+            }
+            let found = judge.judge(&state);
+            // A torn superblock, which has two sectors, is more than e2fsck can bear.
+            if count.states % sampling.confirm == 0 && !torn {
+                judge.confirm(&state, &found);
+                count.confirmed += 1;
+            }
+            true
+        },
+    );
     count
 }
 

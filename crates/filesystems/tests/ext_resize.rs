@@ -85,7 +85,7 @@ impl Bench {
     }
 
     fn resize(&self, size: NewSize) -> Resized {
-        ext::resize(FileDisk::open(&self.image), size).unwrap()
+        ext::resize(&FileDisk::open(&self.image), size).unwrap()
     }
 }
 

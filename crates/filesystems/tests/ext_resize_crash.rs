@@ -58,26 +58,20 @@ fn cut(arguments: &str, from: u64, to: u64) {
     let image = folder.path().join("image");
     made(arguments, from.min(to), 60, &image);
     if from > to {
-        ext::resize(
-            {
-                fs::File::options().write(true).open(&image).unwrap().set_len(from).unwrap();
-                FileDisk::open(&image)
-            },
-            NewSize::Disk,
-        )
-        .unwrap();
+        fs::File::options().write(true).open(&image).unwrap().set_len(from).unwrap();
+        ext::resize(&FileDisk::open(&image), NewSize::Disk).unwrap();
     }
     fs::File::options().write(true).open(&image).unwrap().set_len(from.max(to)).unwrap();
     let initial = from_file(&image);
     let expected = walk_ours(&Ext::open(Arc::new(initial.clone()), true).unwrap());
     let (old, new) = (length_of(&initial), {
         let copy = copy_of(&initial);
-        ext::resize(copy.clone(), NewSize::Bytes(to)).unwrap();
+        ext::resize(&(copy.clone() as Arc<dyn Disk>), NewSize::Bytes(to)).unwrap();
         length_of(&*copy)
     });
     let recorder = Recorder::new();
-    let disk = recorder.disk(0, copy_of(&initial).as_ref().clone());
-    ext::resize(disk, NewSize::Bytes(to)).unwrap();
+    let disk: Arc<dyn Disk> = recorder.disk(0, copy_of(&initial).as_ref().clone());
+    ext::resize(&disk, NewSize::Bytes(to)).unwrap();
     let mut lengths = std::collections::BTreeSet::new();
     let mut number = 0;
     let limits = CrashLimits { full_up_to: 6, random_subsets: 24, ..CrashLimits::default() };
@@ -105,7 +99,7 @@ fn cut(arguments: &str, from: u64, to: u64) {
         let again: Arc<dyn Disk> = Arc::new(state.files[0].clone());
         if !journaled {
             let again: Arc<dyn Disk> = copy_of(&state.files[0]);
-            let done = ext::resize(again.clone(), NewSize::Bytes(to));
+            let done = ext::resize(&again, NewSize::Bytes(to));
             let done = done.unwrap_or_else(|e| panic!("{what}: {e}"));
             assert_eq!(done.new_blocks * u64::from(done.block_size), new, "{what}");
             let report = ext::check(again.clone()).unwrap();

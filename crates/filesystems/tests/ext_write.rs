@@ -53,10 +53,7 @@ fn host_code<T>(result: std::io::Result<T>) -> i32 {
 }
 
 fn rustix_code<T>(result: rustix::io::Result<T>) -> i32 {
-    match result {
-        Ok(_) => 0,
-        Err(error) => error.raw_os_error(),
-    }
+    result.err().map_or(0, rustix::io::Errno::raw_os_error)
 }
 
 impl Twins<'_> {
@@ -73,7 +70,7 @@ impl Twins<'_> {
 
     fn split<'p>(&self, path: &'p str) -> (disksmith_disk::Result<u64>, &'p [u8]) {
         let at = path.rfind('/').unwrap();
-        let parent = resolve(self.ours, path[..at].as_bytes(), true).map(|a| a.inode);
+        let parent = resolve(self.ours, &path.as_bytes()[..at], true).map(|a| a.inode);
         (parent, &path.as_bytes()[at + 1..])
     }
 

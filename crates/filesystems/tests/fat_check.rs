@@ -27,7 +27,7 @@ fn filled(kind: FatKind) -> Vec<u8> {
         label: b"DAMAGED".to_vec(),
         ..FatOptions::default()
     };
-    fat::make(disk.clone(), &options).unwrap();
+    fat::make(&*disk, &options).unwrap();
     let ours = Fat::open(disk.clone(), false).unwrap();
     let mut folder = ours.root();
     for level in 0..3 {
@@ -115,7 +115,7 @@ impl Damage<'_> {
                 FatKind::Fat12 => {
                     let at = fat + cluster * 3 / 2;
                     let old = self.le(at, 2);
-                    let new = if cluster % 2 == 0 {
+                    let new = if cluster.is_multiple_of(2) {
                         old & 0xF000 | value & 0xFFF
                     } else {
                         old & 0xF | (value & 0xFFF) << 4

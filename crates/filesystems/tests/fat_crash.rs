@@ -126,7 +126,7 @@ fn a_cut_leaves_lost_clusters_at_most() {
             cluster_size: Some(if kind == FatKind::Fat12 { 1024 } else { 512 }),
             ..FatOptions::default()
         };
-        fat::make(disk.clone(), &options).unwrap();
+        fat::make(&*disk, &options).unwrap();
         let initial = (*disk).clone();
         let recorder = Recorder::new();
         let disk = recorder.disk(0, initial.clone());

@@ -22,7 +22,7 @@ fn make(path: &Path, size: u64, change: fn(&mut FatOptions)) {
         ..FatOptions::default()
     };
     change(&mut options);
-    fat::make(FileDisk::create(path, size), &options).unwrap();
+    fat::make(&*FileDisk::create(path, size), &options).unwrap();
 }
 
 /// All structures of an empty volume lie there.
@@ -138,7 +138,7 @@ fn every_kind_and_size_is_clean() {
                         label: b"TEST 1".to_vec(),
                         ..FatOptions::default()
                     };
-                    if fat::make(FileDisk::create(&image, size), &options).is_err() {
+                    if fat::make(&*FileDisk::create(&image, size), &options).is_err() {
                         continue;
                     }
                     made += 1;
@@ -167,7 +167,7 @@ fn the_same_twice_under_a_given_time() {
                 label: b"SAME".to_vec(),
                 ..FatOptions::default()
             };
-            fat::make(disk.clone(), &options).unwrap();
+            fat::make(&*disk, &options).unwrap();
             disk.to_bytes()
         })
         .collect();
@@ -179,7 +179,7 @@ fn what_is_impossible_is_refused() {
     let refused = |size: u64, change: fn(&mut FatOptions)| {
         let mut options = FatOptions::default();
         change(&mut options);
-        fat::make(Arc::new(MemoryDisk::new(size)), &options).unwrap_err().to_string()
+        fat::make(&MemoryDisk::new(size), &options).unwrap_err().to_string()
     };
     let large = 1 << 30;
     assert!(refused(large, |o| o.sector_size = Some(300)).contains("300"));
@@ -199,7 +199,7 @@ fn label_and_serial_number_are_changed_everywhere() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
     for size in [1440 << 10, 20 << 20, 600 << 20] {
-        fat::make(FileDisk::create(&image, size), &FatOptions::default()).unwrap();
+        fat::make(&*FileDisk::create(&image, size), &FatOptions::default()).unwrap();
         for label in ["FIRST", "SECOND ONE", ""] {
             let changes = fat::Tune {
                 label: Some(label.into()),

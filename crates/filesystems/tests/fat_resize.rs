@@ -90,7 +90,7 @@ fn files_are_the_same_in_every_length() {
     for (kind, cluster, size, lengths) in cases {
         let options =
             FatOptions { kind: Some(*kind), cluster_size: Some(*cluster), ..FatOptions::default() };
-        fat::make(FileDisk::create(&image, *size), &options).unwrap();
+        fat::make(&*FileDisk::create(&image, *size), &options).unwrap();
         let ours = Fat::open(FileDisk::open(&image), false).unwrap();
         fill(&ours, *size, 60);
         let before = tree(&ours);
@@ -127,7 +127,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         cluster_size: Some(2048),
         ..FatOptions::default()
     };
-    fat::make(disk.clone(), &options).unwrap();
+    fat::make(&*disk, &options).unwrap();
     let ours = Fat::open(disk.clone(), false).unwrap();
     fill(&ours, 1, 50);
     ours.close().unwrap();
@@ -161,7 +161,7 @@ fn a_cut_leaves_the_old_volume_or_the_new_one() {
         let start = Arc::new(content);
         let options =
             FatOptions { kind: Some(*kind), cluster_size: Some(*cluster), ..FatOptions::default() };
-        fat::make(start.clone(), &options).unwrap();
+        fat::make(&*start, &options).unwrap();
         let ours = Fat::open(start.clone(), false).unwrap();
         fill(&ours, *from, 40);
         let before = tree(&ours);

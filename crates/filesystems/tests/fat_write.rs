@@ -252,7 +252,7 @@ fn random_changes_do_what_a_model_does() {
             cluster_size: Some(cluster),
             ..FatOptions::default()
         };
-        fat::make(FileDisk::create(&image, size), &options).unwrap();
+        fat::make(&*FileDisk::create(&image, size), &options).unwrap();
         let mut model = BTreeMap::new();
         for session in 0..2 {
             let ours = Fat::open(FileDisk::open(&image), false).unwrap();
@@ -394,7 +394,7 @@ fn a_volume_made_from_a_tree_holds_the_tree() {
 #[test]
 fn what_fat_has_not_is_refused_by_name() {
     let disk = Arc::new(disksmith_disk::MemoryDisk::new(8 << 20));
-    fat::make(disk.clone(), &FatOptions::default()).unwrap();
+    fat::make(&*disk, &FatOptions::default()).unwrap();
     let ours = Fat::open(disk.clone(), false).unwrap();
     let root = ours.root();
     let said = |result: disksmith_disk::Result<_>| result.map(drop).unwrap_err().to_string();
@@ -448,7 +448,7 @@ fn what_fat_has_not_is_refused_by_name() {
 fn large_directories_take_linear_time() {
     let disk = Arc::new(disksmith_disk::MemoryDisk::new(64 << 20));
     let options = FatOptions { kind: Some(FatKind::Fat32), ..FatOptions::default() };
-    fat::make(disk.clone(), &options).unwrap();
+    fat::make(&*disk, &options).unwrap();
     let ours = Fat::open(disk, false).unwrap();
     let folder = ours.create(ours.root(), b"folder", &new(FileKind::Directory)).unwrap().inode;
     let name = |number: u32| format!("some long name of the file {number}");

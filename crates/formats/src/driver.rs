@@ -57,6 +57,12 @@ pub struct CreateRequest {
     pub secret: Option<Secret>,
 }
 
+/// Opens an image of one format.
+pub type Open = fn(Arc<dyn Disk>, OpenRequest) -> Result<Arc<dyn Image>>;
+
+/// Makes an image of one format.
+pub type Create = fn(&Arc<dyn Disk>, &CreateRequest) -> Result<()>;
+
 /// A format as an entry of the registry.
 pub struct Driver {
     /// As users write it.
@@ -65,9 +71,9 @@ pub struct Driver {
     /// this format: 0 not at all, 100 certainly, raw always 1.
     pub probe: fn(&[u8]) -> u8,
     /// Opens an image on `storage`.
-    pub open: fn(Arc<dyn Disk>, OpenRequest) -> Result<Arc<dyn Image>>,
+    pub open: Open,
     /// Makes an image on empty `storage`; durable when it returns.
-    pub create: Option<fn(&Arc<dyn Disk>, &CreateRequest) -> Result<()>>,
+    pub create: Option<Create>,
     /// What `create -o` knows, in the order of qemu-img's `Formatting` line.
     pub create_options: &'static [OptionSpec],
     /// What can be said when an image is opened (`encrypt.key-secret`, `offset` …).

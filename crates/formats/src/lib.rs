@@ -15,7 +15,9 @@ mod options;
 pub mod qcow2;
 pub mod raw;
 
-pub use driver::{CreateRequest, Driver, OpenMode, OpenRequest, driver, drivers, probe};
+pub use driver::{
+    Create, CreateRequest, Driver, Open, OpenMode, OpenRequest, driver, drivers, probe,
+};
 pub use image::{
     Backing, Bitmap, CheckFinding, CheckReport, Compression, Fact, Image, Preallocation, Repair,
     ResizeRequest, Snapshot,

@@ -1,5 +1,5 @@
 //! Internal snapshots, bitmaps and amendments of qcow2 images, against models and qemu-img.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The client beside qemu-nbd: what it reads is what the file has, and what it writes gets there.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};

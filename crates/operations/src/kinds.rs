@@ -103,7 +103,7 @@ impl FilesystemKind {
     pub(crate) fn grow(self, disk: Arc<dyn Disk>, content: &Content) -> Result<(u64, u64)> {
         match self {
             Self::Ext2 | Self::Ext3 | Self::Ext4 => {
-                let done = ext::resize(disk, NewSize::Disk)?;
+                let done = ext::resize(&disk, NewSize::Disk)?;
                 Ok((done.old_bytes(), done.new_bytes()))
             }
             Self::Fat(_) => {
@@ -117,7 +117,7 @@ impl FilesystemKind {
                 let size = disk.size() / PAGE * PAGE;
                 let old = content.size.unwrap_or(0);
                 if size > old {
-                    swap::resize(disk, size)?;
+                    swap::resize(&*disk, size)?;
                 }
                 Ok((old, size.max(old)))
             }
@@ -218,7 +218,7 @@ impl MakeSettings {
                 Ok(fat::make_from(disk, &self.fat(kind), source)?.losses())
             }
             FilesystemKind::Swap => {
-                swap::make(disk, self.label.as_bytes(), Some(self.id))?;
+                swap::make(&*disk, self.label.as_bytes(), Some(self.id))?;
                 Ok(Vec::new())
             }
         }

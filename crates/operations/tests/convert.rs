@@ -11,7 +11,7 @@ use disksmith_testkit::Rng;
 use support::*;
 
 /// A list of one.
-fn one<'a>(node: &'a Node) -> &'a [&'a Node] {
+fn one(node: &Node) -> &[&Node] {
     vec![node].leak()
 }
 

@@ -3,6 +3,7 @@
 //! it, shows what it showed before, and every file is sound.
 //!
 //! `DISKSMITH_LONG=1` takes the simulator's full limits.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! After a power cut at any write of an edit, the table is the old or the new one, and moved
 //! data is whole.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 
@@ -50,7 +51,7 @@ fn cut_anywhere(disk: &MemoryDisk, plan: &Plan, check: &mut dyn FnMut(&MemoryDis
     let recorded = recorder.disk(0, disk.clone());
     plan.apply(&recorded, true).unwrap();
     let limits = CrashLimits { random_subsets: 24, torn: 8, ..CrashLimits::default() };
-    crash_states(&[disk.clone()], &recorder.log(), limits, &mut |state| {
+    crash_states(std::slice::from_ref(disk), &recorder.log(), limits, &mut |state| {
         check(&state.files[0], &state.name);
         true
     })

@@ -1,4 +1,5 @@
 //! Damaged tables: each fault named, then repaired or refused; never a panic, never worse.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What edits do and refuse, without other tools but for hybrid tables.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

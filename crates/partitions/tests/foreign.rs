@@ -1,4 +1,5 @@
 //! What other tools write, we read as they do; and what sfdisk writes from a script, we write.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

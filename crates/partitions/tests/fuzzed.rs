@@ -1,4 +1,5 @@
 //! What the mutators found, each as a test of its own.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The facts of the guide's chapter 2, examples 2.1 to 2.4, in our output.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What we write, the partition tools read alike and without complaint; what they write, we do.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

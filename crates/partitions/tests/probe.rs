@@ -1,5 +1,6 @@
 //! What we recognise, against blkid's low-level probing, on filesystems that their own tools
 //! made and on superblocks made by hand for those whose tools are rare.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod common;
 

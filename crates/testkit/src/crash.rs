@@ -131,7 +131,7 @@ impl Walk<'_> {
         self.covers = (0..count).map(later).collect();
         if count as u32 <= self.limits.full_up_to {
             for subset in 0..1u64 << count {
-                if !self.state(started, format!("s{subset:x}"), |i| subset >> i & 1 == 1) {
+                if !self.state(started, &format!("s{subset:x}"), |i| subset >> i & 1 == 1) {
                     return false;
                 }
             }
@@ -143,26 +143,26 @@ impl Walk<'_> {
 
     fn sampled(&mut self, started: usize, count: usize) -> bool {
         for kept in 0..=count {
-            if !self.state(started, format!("p{kept}"), |i| i < kept) {
+            if !self.state(started, &format!("p{kept}"), |i| i < kept) {
                 return false;
             }
         }
         for lost in 0..count {
-            if !self.state(started, format!("o{lost}"), |i| i != lost) {
+            if !self.state(started, &format!("o{lost}"), |i| i != lost) {
                 return false;
             }
         }
         for first in 0..count.min(24) {
             for second in first + 1..count.min(24) {
                 let keep = |i| i == first || i == second;
-                if !self.state(started, format!("k{first}.{second}"), keep) {
+                if !self.state(started, &format!("k{first}.{second}"), keep) {
                     return false;
                 }
             }
         }
         for number in 0..self.limits.random_subsets {
             let kept: Vec<bool> = (0..count).map(|_| self.rng.one_in(2)).collect();
-            if !self.state(started, format!("r{number}"), |i| kept[i]) {
+            if !self.state(started, &format!("r{number}"), |i| kept[i]) {
                 return false;
             }
         }
@@ -199,14 +199,14 @@ impl Walk<'_> {
                 }
                 from = to;
             }
-            if !self.visit(started, format!("t{number}"), files) {
+            if !self.visit(started, &format!("t{number}"), files) {
                 return false;
             }
         }
         true
     }
 
-    fn state(&mut self, started: usize, name: String, keep: impl Fn(usize) -> bool) -> bool {
+    fn state(&mut self, started: usize, name: &str, keep: impl Fn(usize) -> bool) -> bool {
         // In a third of the states, files have grown although the bytes did not arrive.
         let grow = self.rng.one_in(3) && (0..self.pending.len()).any(|i| !keep(i));
         let effective = |i: usize| keep(i) && !self.covers[i].iter().any(|later| keep(*later));
@@ -230,7 +230,7 @@ impl Walk<'_> {
         self.visit(started, name, files)
     }
 
-    fn visit(&mut self, started: usize, name: String, files: Vec<MemoryDisk>) -> bool {
+    fn visit(&mut self, started: usize, name: &str, files: Vec<MemoryDisk>) -> bool {
         self.count += 1;
         (self.visit)(CrashState {
             files,

@@ -2,6 +2,7 @@
 //! `DISKSMITH_FUZZ_INPUTS` sets how many; `DISKSMITH_FUZZ_ONLY` chooses one target;
 //! `DISKSMITH_FUZZ_SEED` where the sequence starts; with `DISKSMITH_FUZZ_TRACE` each number is
 //! told before it runs, to find the one that aborts or hangs.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 use std::alloc::System;
 use std::panic::{AssertUnwindSafe, catch_unwind};

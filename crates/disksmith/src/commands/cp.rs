@@ -132,7 +132,7 @@ impl Cp {
                         .map_err(Failure::from)
                 }
                 (Operand::Stream, _, Operand::Guest(address), Some(into)) => {
-                    self.from_stdin(&*guests.get(into).tree, path_of(address))
+                    self.fill_from_stdin(&*guests.get(into).tree, path_of(address))
                 }
                 (Operand::Guest(from_address), Some(from), Operand::Guest(to), Some(into)) => {
                     let (source, into_guest) = (guests.get(from), guests.get(into));
@@ -221,7 +221,7 @@ impl Cp {
         Ok((tree, found, name))
     }
 
-    fn from_stdin(&self, tree: &dyn Filesystem, path: &str) -> Result<(), Failure> {
+    fn fill_from_stdin(&self, tree: &dyn Filesystem, path: &str) -> Result<(), Failure> {
         let target = guest_target(tree, path, false)?;
         let Some(name) = target.name else {
             return Err(errors::is_a_directory().context(path).into());

@@ -113,7 +113,7 @@ impl Create {
             plan.options.set("backing_fmt", format);
         }
         if let Some(backing) = plan.backing() {
-            self.stand_on(face, &mut plan, backing)?;
+            self.stand_on(face, &mut plan, &backing)?;
         }
         if plan.options.text("size").is_none() {
             return refuse("Image creation needs a size parameter");
@@ -122,7 +122,7 @@ impl Create {
     }
 
     /// Looks at the backing file: for its size, and that its format is what the new image says.
-    fn stand_on(&self, face: &Face, plan: &mut Plan, backing: Backing) -> Result<(), Failure> {
+    fn stand_on(&self, face: &Face, plan: &mut Plan, backing: &Backing) -> Result<(), Failure> {
         if backing.name == plan.name {
             return refuse("Error: Trying to create an image with the same filename as the backing file");
         }
@@ -133,7 +133,7 @@ impl Create {
             }
             return Ok(());
         }
-        let node = plan.open_backing(&backing, &self.keys.secrets()?)?;
+        let node = plan.open_backing(backing, &self.keys.secrets()?)?;
         if backing.format.is_none() {
             let detected = node.image.format();
             if face.drop_in {

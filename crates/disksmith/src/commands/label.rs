@@ -57,7 +57,7 @@ impl Verb for Label {
                 let uuid = self.uuid.as_deref().map(new_uuid).transpose()?;
                 let label = self.label.as_ref().map(|label| label.as_bytes().to_vec());
                 let changes = ext::Tune { label, uuid, ..ext::Tune::default() };
-                ext::tune(opened.disk.clone(), &changes).with_context(attempt)?;
+                ext::tune(&opened.disk, &changes).with_context(attempt)?;
             }
             Some("vfat") => {
                 let serial = self.uuid.as_deref().map(new_serial).transpose()?;
@@ -69,7 +69,7 @@ impl Verb for Label {
             Some("swap") => {
                 let uuid = self.uuid.as_deref().map(new_uuid).transpose()?;
                 let label = self.label.as_ref().map(|label| label.as_bytes());
-                swap::tune(opened.disk.clone(), label, uuid).with_context(attempt)?;
+                swap::tune(&*opened.disk, label, uuid).with_context(attempt)?;
             }
             Some(other) => {
                 let why = format!(

@@ -91,7 +91,7 @@ fn create(image: &dyn Image, name: &str) -> Result<(), Error> {
     image.create_snapshot(Record {
         name: name.to_string(),
         date_seconds: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
-        date_nanoseconds: now.subsec_nanos() / 1000 * 1000,
+        date_nanoseconds: now.subsec_micros() * 1000,
         instruction_count: Some(0),
         disk_size: Some(image.size()),
         ..Record::default()

@@ -88,7 +88,7 @@ impl Verb for Tune {
         let opened = open_disk(&address, &settings)?;
         let attempt = || format!("Could not tune '{}'", opened.shown);
         let changes = self.with_journal(changes, &*opened.disk)?;
-        tune(opened.disk.clone(), &changes).with_context(attempt)?;
+        tune(&opened.disk, &changes).with_context(attempt)?;
         opened.close()?;
         Ok(DONE)
     }

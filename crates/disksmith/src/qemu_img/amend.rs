@@ -22,7 +22,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let verb = Amend {
         source: parsed.source(),
         options: parsed.all("options"),

@@ -29,7 +29,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let verb = Bench {
         source: parsed.source(),
         cache: parsed.value("cache"),

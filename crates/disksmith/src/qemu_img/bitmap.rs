@@ -26,7 +26,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let ordered: Vec<_> = parsed
         .iter()
         .filter_map(|(name, value)| match name {

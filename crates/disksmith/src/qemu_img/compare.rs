@@ -24,7 +24,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let [first, second] = parsed.operands.as_slice() else {
         return usage("Expecting two image file names");
     };

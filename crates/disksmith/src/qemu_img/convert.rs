@@ -39,7 +39,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let mut source = parsed.source();
     source.format = parsed.value("source-format");
     source.image_opts = parsed.has("source-image-opts");
@@ -69,7 +69,7 @@ fn run(face: &Face, parsed: Parsed) -> Outcome {
         salvage: parsed.has("salvage"),
         force_share: parsed.has("force-share"),
         telling: parsed.telling(),
-        images: parsed.operands,
+        images: parsed.operands.clone(),
     };
     verb.run(face)
 }

@@ -22,7 +22,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     if let Some(extra) = parsed.operands.get(2) {
         return usage(format!("Unexpected argument: {extra}"));
     }

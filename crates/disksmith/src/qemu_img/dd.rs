@@ -16,12 +16,12 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let verb = Dd {
         source: parsed.source(),
         output_format: parsed.value("output-format"),
         force_share: parsed.has("force-share"),
-        operands: parsed.operands,
+        operands: parsed.operands.clone(),
     };
     verb.run(face)
 }

@@ -16,7 +16,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let verb = Info {
         source: parsed.source(),
         backing_chain: parsed.has("backing-chain"),

@@ -21,7 +21,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let verb = Map {
         source: parsed.source(),
         start_offset: parsed.value("start-offset"),

@@ -23,7 +23,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     if parsed.operands.len() > 1 {
         return refuse("At most one filename argument is allowed.");
     }

@@ -34,7 +34,7 @@ pub(crate) struct Subcommand {
     options: &'static [&'static [Opt]],
     /// The option letter before the operands is kept out of parsing: sizes like `-1M`.
     last_is_operand: bool,
-    run: fn(&Face, Parsed) -> Outcome,
+    run: fn(&Face, &Parsed) -> Outcome,
 }
 
 static SUBCOMMANDS: &[&Subcommand] = &[
@@ -135,7 +135,7 @@ fn subcommand(face: &Face, command: &Subcommand, arguments: &[String]) -> Outcom
         return Ok(DONE);
     }
     parsed.operands.extend(last);
-    (command.run)(face, parsed)
+    (command.run)(face, &parsed)
 }
 
 fn end(face: &Face, command: Option<&Subcommand>, failure: Failure) -> u8 {

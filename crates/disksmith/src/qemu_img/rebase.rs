@@ -26,7 +26,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let verb = Rebase {
         source: parsed.source(),
         backing: parsed.value("backing"),

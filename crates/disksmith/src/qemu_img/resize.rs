@@ -20,7 +20,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let (image, size) = match parsed.operands.as_slice() {
         [image, size] => (image.clone(), size.clone()),
         [_, _, _, ..] => return usage("Extra argument(s) in command line"),

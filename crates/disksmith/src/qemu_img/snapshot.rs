@@ -24,7 +24,7 @@ pub(super) static SUBCOMMAND: Subcommand = Subcommand {
     run,
 };
 
-fn run(face: &Face, parsed: Parsed) -> Outcome {
+fn run(face: &Face, parsed: &Parsed) -> Outcome {
     let actions =
         parsed.iter().filter(|(name, _)| ["list", "create", "apply", "delete"].contains(name));
     if actions.count() > 1 {

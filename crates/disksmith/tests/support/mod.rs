@@ -1,5 +1,11 @@
 //! What the tests of mounts and file verbs share. They compare with the kernel, so they need root.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "helpers of tests fail by a panic"
+)]
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -18,7 +18,7 @@ use super::{TreeMount, flags};
 use crate::convert::{
     attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
 };
-use crate::reply::{Answer, KEEP, MAX_REQUEST, configure, errno, sized, statistics};
+use crate::reply::{Answer, KEEP, MAX_REQUEST, configure, errno, sized};
 
 impl Filesystem for TreeMount {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -386,7 +386,7 @@ impl Filesystem for TreeMount {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        statistics(reply, self.tree.statistics());
+        reply.answer(self.tree.statistics());
     }
 
     fn setxattr(
@@ -413,7 +413,7 @@ impl Filesystem for TreeMount {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.xattr_value(ino, name));
+        sized(reply, size, &self.xattr_value(ino, name));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -425,7 +425,7 @@ impl Filesystem for TreeMount {
             }
             list
         });
-        sized(reply, size, list);
+        sized(reply, size, &list);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

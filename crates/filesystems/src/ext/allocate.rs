@@ -163,15 +163,15 @@ impl Core {
             return Ok(());
         }
         let mut descriptor = *self.group(group)?;
-        if !descriptor.has_flag(BLOCK_UNINIT) {
-            if let Some(bits) = self.cached(descriptor.block_bitmap()) {
-                descriptor.set_block_bitmap_csum(self.block_bitmap_sum(&bits));
-            }
+        if !descriptor.has_flag(BLOCK_UNINIT)
+            && let Some(bits) = self.cached(descriptor.block_bitmap())
+        {
+            descriptor.set_block_bitmap_csum(self.block_bitmap_sum(&bits));
         }
-        if !descriptor.has_flag(INODE_UNINIT) {
-            if let Some(bits) = self.cached(descriptor.inode_bitmap()) {
-                descriptor.set_inode_bitmap_csum(self.inode_bitmap_sum(&bits));
-            }
+        if !descriptor.has_flag(INODE_UNINIT)
+            && let Some(bits) = self.cached(descriptor.inode_bitmap())
+        {
+            descriptor.set_inode_bitmap_csum(self.inode_bitmap_sum(&bits));
         }
         if let Some(place) = self.groups.get_mut(group as usize) {
             *place = descriptor;

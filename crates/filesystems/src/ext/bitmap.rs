@@ -21,7 +21,7 @@ pub(crate) fn set_range(bits: &mut [u8], start: u64, count: u64, on: bool) {
     let end = start.saturating_add(count);
     let mut at = start;
     while at < end {
-        if at % 8 == 0 && end - at >= 8 {
+        if at.is_multiple_of(8) && end - at >= 8 {
             let bytes = ((end - at) / 8) as usize;
             let first = (at / 8) as usize;
             let last = (first + bytes).min(bits.len());
@@ -41,7 +41,7 @@ pub(crate) fn find(bits: &[u8], from: u64, end: u64, wanted: bool) -> Option<u64
     let skip = if wanted { 0 } else { 0xff };
     let mut at = from;
     while at < end {
-        if at % 8 == 0 {
+        if at.is_multiple_of(8) {
             let rest = bits.get((at / 8) as usize..)?;
             let dull = rest.iter().take_while(|byte| **byte == skip).count() as u64 * 8;
             if dull > 0 {

@@ -11,7 +11,7 @@ use super::xattr::INLINE_DATA;
 use crate::{Fallocate, FileKind, Seek, errors};
 
 /// A zeroed buffer for the edges of blocks.
-const ZEROES: [u8; 65536] = [0; 65536];
+static ZEROES: [u8; 65536] = [0; 65536];
 
 impl Core {
     // ---- reading ---------------------------------------------------------------------------
@@ -312,7 +312,7 @@ impl Core {
         }
         let block = self.shape.block_size as u64;
         if size < inode.size() {
-            if size % block != 0 {
+            if !size.is_multiple_of(block) {
                 self.zero_within(inode, size, size - size % block + block)?;
                 self.note_truncated(inode.number);
             }
@@ -403,10 +403,10 @@ impl Core {
         if from / block == to / block {
             return self.zero_within(inode, from, to);
         }
-        if from % block != 0 {
+        if !from.is_multiple_of(block) {
             self.zero_within(inode, from, from.next_multiple_of(block))?;
         }
-        if to % block != 0 {
+        if !to.is_multiple_of(block) {
             self.zero_within(inode, to - to % block, to)?;
         }
         Ok(())

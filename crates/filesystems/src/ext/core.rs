@@ -251,10 +251,11 @@ impl Core {
         cache.remove(number);
         self.transaction.dirty.remove(&number);
         let logged = self.log_holds(number);
-        if logged && self.transaction.revoked.insert(number) {
-            if let Some(undo) = &mut self.undo {
-                undo.revoked.entry(number).or_insert(false);
-            }
+        if logged
+            && self.transaction.revoked.insert(number)
+            && let Some(undo) = &mut self.undo
+        {
+            undo.revoked.entry(number).or_insert(false);
         }
     }
 

@@ -12,11 +12,13 @@ use crate::{FileKind, errors};
 /// The longest name.
 pub(crate) const NAME_MAX: usize = 255;
 
+/// Is told an inode, its kind, its name and the cookie after it; answers whether to go on.
+type Visit<'a> = dyn FnMut(u32, u8, &[u8], u64) -> bool + 'a;
+
 /// Where a name was found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) inode: u32,
-    pub(crate) kind: u8,
     /// The block of the filesystem; 0 in an inline directory.
     block: u64,
     at: usize,
@@ -107,8 +109,8 @@ impl Core {
     /// Stores the checksum of a directory's block, be it a leaf or a part of the index.
     pub(crate) fn seal_directory_part(&mut self, directory: &Inode, place: u64) -> Result<()> {
         let block = self.block(place)?;
-        let index = directory.has_flag(flags::INDEX)
-            && dirent::fills_block(&block, self.shape.block_size);
+        let index =
+            directory.has_flag(flags::INDEX) && dirent::fills_block(&block, self.shape.block_size);
         drop(block);
         if index {
             return self.seal_index_node(directory, place);
@@ -130,12 +132,7 @@ impl Core {
     }
 
     /// Calls `visit(inode, kind, name, cookie after it)` for every entry after `cookie`.
-    pub(crate) fn list(
-        &self,
-        directory: &Inode,
-        cookie: u64,
-        visit: &mut dyn FnMut(u32, u8, &[u8], u64) -> bool,
-    ) -> Result<()> {
+    pub(crate) fn list(&self, directory: &Inode, cookie: u64, visit: &mut Visit<'_>) -> Result<()> {
         self.check_directory(directory)?;
         if directory.has_flag(flags::INLINE_DATA) {
             return self.list_inline(directory, cookie, visit);
@@ -157,7 +154,7 @@ impl Core {
                 for entry in dirent::entries(&block, size) {
                     let entry = entry?;
                     let after = base + (entry.at + entry.length) as u64;
-                    if entry.inode == 0 || base + entry.at as u64 + 1 <= cookie {
+                    if entry.inode == 0 || cookie > base + entry.at as u64 {
                         continue;
                     }
                     if !visit(entry.inode, self.entry_kind(entry.kind), entry.name, after) {
@@ -181,12 +178,7 @@ impl Core {
 
     /// An inline directory: the parent's number and 56 bytes of entries in `i_block`, the rest in
     /// the attribute `system.data`. Cookies count as if it began with `.` and `..` of 12 bytes.
-    fn list_inline(
-        &self,
-        directory: &Inode,
-        cookie: u64,
-        visit: &mut dyn FnMut(u32, u8, &[u8], u64) -> bool,
-    ) -> Result<()> {
+    fn list_inline(&self, directory: &Inode, cookie: u64, visit: &mut Visit<'_>) -> Result<()> {
         let content = self.inline_content(directory)?;
         let parent = le32(&content, 0);
         let dots: [(u32, &[u8], u64); 2] = [(directory.number, b".", 12), (parent, b"..", 24)];
@@ -219,24 +211,26 @@ impl Core {
         }
         if directory.has_flag(flags::INLINE_DATA) {
             let mut found = None;
-            self.list_inline(directory, 0, &mut |inode, kind, other, _| {
+            self.list_inline(directory, 0, &mut |inode, _, other, _| {
                 if other == name {
-                    found = Some(Found { inode, kind, block: 0, at: 0 });
+                    found = Some(Found { inode, block: 0, at: 0 });
                 }
                 found.is_none()
             })?;
             return Ok(found);
         }
-        if self.is_indexed(directory) && name != b"." && name != b".." {
-            if let Some(leaves) = self.index_leaves(directory, name)? {
-                for logical in leaves {
-                    let found = self.find_in_block(directory, logical, name)?;
-                    if found.is_some() {
-                        return Ok(found);
-                    }
+        if self.is_indexed(directory)
+            && name != b"."
+            && name != b".."
+            && let Some(leaves) = self.index_leaves(directory, name)?
+        {
+            for logical in leaves {
+                let found = self.find_in_block(directory, logical, name)?;
+                if found.is_some() {
+                    return Ok(found);
                 }
-                return Ok(None);
             }
+            return Ok(None);
         }
         for logical in 0..self.directory_blocks(directory) {
             let found = self.find_in_block(directory, logical, name)?;
@@ -259,8 +253,8 @@ impl Core {
             for entry in dirent::entries(&bytes, self.shape.block_size) {
                 let entry = entry?;
                 if entry.inode != 0 && fold(entry.name).as_ref() == Some(&wanted) {
-                    let (inode, kind, at) = (entry.inode, entry.kind, entry.at);
-                    return Ok(Some(Found { inode, kind, block, at }));
+                    let (inode, at) = (entry.inode, entry.at);
+                    return Ok(Some(Found { inode, block, at }));
                 }
             }
         }
@@ -274,8 +268,8 @@ impl Core {
         for entry in dirent::entries(&bytes, self.shape.block_size) {
             let entry = entry?;
             if entry.inode != 0 && entry.name == name {
-                let (inode, kind, at) = (entry.inode, entry.kind, entry.at);
-                return Ok(Some(Found { inode, kind, block, at }));
+                let (inode, at) = (entry.inode, entry.at);
+                return Ok(Some(Found { inode, block, at }));
             }
         }
         Ok(None)

@@ -50,7 +50,7 @@ fn encode_length(length: usize) -> u16 {
 pub(crate) fn parse(block: &[u8], at: usize, block_size: usize) -> Result<Dirent<'_>> {
     let length = decode_length(le16(block, at + 4), block_size);
     let name_length = usize::from(block.get(at + 6).copied().unwrap_or(0));
-    let fits = length >= 12 && length % 4 == 0 && at + length <= block.len();
+    let fits = length >= 12 && length.is_multiple_of(4) && at + length <= block.len();
     let name = block.get(at + HEAD..at + HEAD + name_length);
     match name {
         Some(name) if fits && needed(name_length) <= length => Ok(Dirent {

@@ -206,12 +206,6 @@ impl Core {
         Ok((0..head.entries).map(|index| leaf_entry(&node, index)).collect())
     }
 
-    /// All blocks of the tree itself.
-    pub(crate) fn tree_blocks(&self, inode: &Inode) -> Result<Vec<u64>> {
-        let tree = self.load_tree(inode)?;
-        Ok(tree.index_blocks.into_iter().chain(tree.leaves.iter().map(|leaf| leaf.1)).collect())
-    }
-
     /// All extents, in order.
     pub(crate) fn all_extents(&self, inode: &Inode) -> Result<Vec<Extent>> {
         let root = inode.block_area();

@@ -57,11 +57,6 @@ impl Core {
         &mut self.sb
     }
 
-    /// A descriptor's checksum, or 0 where there are none.
-    pub(crate) fn group_checksum(&self, group: u32, descriptor: &GroupDescriptor) -> u16 {
-        group_checksum(&self.shape, &self.sb.uuid(), group, descriptor, None)
-    }
-
     /// Brings changed descriptors, bitmap checksums and the superblock into their blocks.
     pub(crate) fn write_back_groups(&mut self) -> Result<()> {
         let shape = self.shape;

@@ -179,10 +179,10 @@ impl Core {
         };
         frames[level].position += 1;
         let start =
-            entry(&*self.block(frames[level].place)?, frames[level].at, frames[level].position).0;
+            entry(&self.block(frames[level].place)?, frames[level].at, frames[level].position).0;
         for below in level + 1..frames.len() {
             let parent = &frames[below - 1];
-            let next = entry(&*self.block(parent.place)?, parent.at, parent.position).1;
+            let next = entry(&self.block(parent.place)?, parent.at, parent.position).1;
             frames[below] = self.frame(directory, next & 0x0fff_ffff, NODE_AT, 0)?;
             frames[below].position = 0;
         }
@@ -289,13 +289,13 @@ impl Core {
         drop(root);
         let frames = self.descend(directory, hash.major, levels)?;
         let last = frames.last().ok_or_else(bad)?;
-        let leaf = entry(&*self.block(last.place)?, last.at, last.position).1 & 0x0fff_ffff;
+        let leaf = entry(&self.block(last.place)?, last.at, last.position).1 & 0x0fff_ffff;
         if self.add_to_block(directory, leaf.into(), name, inode, code)? {
             return Ok(());
         }
         let frames = self.make_room(directory, hash.major, frames)?;
         let last = frames.last().ok_or_else(bad_index)?;
-        let leaf = entry(&*self.block(last.place)?, last.at, last.position).1 & 0x0fff_ffff;
+        let leaf = entry(&self.block(last.place)?, last.at, last.position).1 & 0x0fff_ffff;
         let (middle, upper) = self.split_leaf(directory, leaf, version)?;
         self.insert_index_entry(directory, last, middle, upper)?;
         let target =

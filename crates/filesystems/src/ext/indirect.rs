@@ -198,31 +198,6 @@ impl Core {
         self.add_sectors(inode, 1, false)?;
         Ok(true)
     }
-
-    /// All pointer blocks of a file.
-    pub(crate) fn pointer_blocks(&self, inode: &Inode) -> Result<Vec<u64>> {
-        let mut level: Vec<(u64, u32)> = (1..=3_u32)
-            .map(|level| (u64::from(inode.block_pointer(11 + level as usize)), level))
-            .filter(|(block, _)| *block != 0)
-            .collect();
-        let mut blocks = Vec::new();
-        while let Some((block, depth)) = level.pop() {
-            blocks.push(block);
-            if blocks.len() as u64 > self.shape.blocks {
-                return Err(corrupt(format!("the block map of inode {} is a loop", inode.number)));
-            }
-            if depth > 1 {
-                let content = self.pointer_block(inode, block)?;
-                level.extend(
-                    content
-                        .chunks_exact(4)
-                        .map(|bytes| (u64::from(le32(bytes, 0)), depth - 1))
-                        .filter(|(block, _)| *block != 0),
-                );
-            }
-        }
-        Ok(blocks)
-    }
 }
 
 /// The run that a list of pointers begins with.

@@ -54,7 +54,7 @@ impl Core {
         if !self.shape.valid_range(number, 1) {
             return Err(corrupt("the multiple mount protection block lies outside"));
         }
-        let sequence = super::layout::le32(&*self.block(number)?, 4);
+        let sequence = super::layout::le32(&self.block(number)?, 4);
         if sequence == CLEAN {
             return Ok(());
         }

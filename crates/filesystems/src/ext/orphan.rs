@@ -57,7 +57,7 @@ impl Core {
             inode.set_i_dtime(0);
             self.super_mut().set_s_last_orphan(next);
             self.finish_orphan(&mut inode)?;
-            if count % 64 == 0 {
+            if count.is_multiple_of(64) {
                 self.commit()?;
             }
         }

@@ -133,7 +133,7 @@ impl Shape {
         if self.clusters_per_group == 0 || self.clusters_per_group > bits {
             return Err(corrupt("blocks per group"));
         }
-        if self.blocks_per_group % (1 << self.cluster_bits) != 0 {
+        if !self.blocks_per_group.is_multiple_of(1 << self.cluster_bits) {
             return Err(corrupt("blocks per group are no whole clusters"));
         }
         if self.inodes_per_group == 0 || u64::from(self.inodes_per_group) > bits {
@@ -245,7 +245,7 @@ impl Shape {
         }
         [3, 5, 7].into_iter().any(|base| {
             let mut power = group;
-            while power > 1 && power % base == 0 {
+            while power > 1 && power.is_multiple_of(base) {
                 power /= base;
             }
             power == 1

@@ -103,10 +103,10 @@ impl Core {
 
     /// Remembers that a file was cut in the middle of a block.
     pub(crate) fn note_truncated(&mut self, inode: u32) {
-        if self.transaction.truncated.insert(inode) {
-            if let Some(undo) = &mut self.undo {
-                undo.truncated.push(inode);
-            }
+        if self.transaction.truncated.insert(inode)
+            && let Some(undo) = &mut self.undo
+        {
+            undo.truncated.push(inode);
         }
     }
 

@@ -85,7 +85,7 @@ pub struct Tune {
 }
 
 /// Applies changes to the filesystem on `disk`, to the superblock's copies too.
-pub fn tune(disk: Arc<dyn Disk>, changes: &Tune) -> Result<()> {
+pub fn tune(disk: &Arc<dyn Disk>, changes: &Tune) -> Result<()> {
     let mut core = Core::open_writable(disk.clone())?;
     core.begin();
     let rest = match apply(&mut core, changes) {
@@ -96,18 +96,18 @@ pub fn tune(disk: Arc<dyn Disk>, changes: &Tune) -> Result<()> {
             return Err(error);
         }
     };
-    if rest.is_needed() {
-        if let Err(error) = refuse_deep(&core.sb) {
-            core.rollback();
-            core.shut_down()?;
-            return Err(error);
-        }
+    if rest.is_needed()
+        && let Err(error) = refuse_deep(&core.sb)
+    {
+        core.rollback();
+        core.shut_down()?;
+        return Err(error);
     }
     core.finish();
     core.shut_down()?;
     if rest.is_needed() {
         // The superblock has what could be set at once; the rest follows.
-        return bring_into_line(&disk, core.sb, &rest);
+        return bring_into_line(disk, core.sb, &rest);
     }
     write_backups(&core)?;
     core.disk.flush()
@@ -305,10 +305,10 @@ fn apply_features(core: &mut Core, list: &str, rest: &mut Rest) -> Result<()> {
     };
     let (before, after) = (deep(old), deep(new));
     sb.set_s_feature_compat(
-        (new.compat - DEEP.compat - Compat::HAS_JOURNAL | before.compat | kept).bits(),
+        ((new.compat - DEEP.compat - Compat::HAS_JOURNAL) | before.compat | kept).bits(),
     );
-    sb.set_s_feature_incompat((new.incompat - DEEP.incompat | before.incompat).bits());
-    sb.set_s_feature_ro_compat((new.ro_compat - DEEP.ro_compat | before.ro_compat).bits());
+    sb.set_s_feature_incompat(((new.incompat - DEEP.incompat) | before.incompat).bits());
+    sb.set_s_feature_ro_compat(((new.ro_compat - DEEP.ro_compat) | before.ro_compat).bits());
     if !sb.has_compat(Compat::HAS_JOURNAL) {
         sb.set_incompat(Incompat::RECOVER, false);
     }
@@ -382,9 +382,9 @@ fn bring_into_line(
 ) -> Result<()> {
     let old_uuid = sb.uuid();
     if let Some(after) = rest.features {
-        sb.set_s_feature_compat((sb.compat() - DEEP.compat | after.compat).bits());
-        sb.set_s_feature_incompat((sb.incompat() - DEEP.incompat | after.incompat).bits());
-        let mut ro = sb.ro_compat() - DEEP.ro_compat | after.ro_compat;
+        sb.set_s_feature_compat(((sb.compat() - DEEP.compat) | after.compat).bits());
+        sb.set_s_feature_incompat(((sb.incompat() - DEEP.incompat) | after.incompat).bits());
+        let mut ro = (sb.ro_compat() - DEEP.ro_compat) | after.ro_compat;
         if ro.contains(RoCompat::METADATA_CSUM) {
             ro.remove(RoCompat::GDT_CSUM);
             sb.set_s_checksum_type(1);

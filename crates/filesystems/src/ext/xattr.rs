@@ -327,7 +327,7 @@ impl Core {
             }
             return Ok(());
         }
-        let shared = old != 0 && le32(&*self.attribute_block(old)?, 4) > 1;
+        let shared = old != 0 && le32(&self.attribute_block(old)?, 4) > 1;
         let number = if old == 0 || shared {
             if shared {
                 self.release_attribute_block(inode)?;
@@ -373,7 +373,7 @@ impl Core {
         if number == 0 {
             return Ok(());
         }
-        let users = le32(&*self.attribute_block(number)?, 4);
+        let users = le32(&self.attribute_block(number)?, 4);
         if users > 1 {
             put32(self.modify(number)?, 4, users - 1);
             self.seal_attributes(number)?;
@@ -387,8 +387,7 @@ impl Core {
     /// Releases everything that an inode's attributes hold; for an inode that goes away.
     pub(crate) fn drop_attributes(&mut self, inode: &mut Inode) -> Result<()> {
         let mut all = self.in_inode(inode)?;
-        let shared =
-            inode.file_acl() != 0 && le32(&*self.attribute_block(inode.file_acl())?, 4) > 1;
+        let shared = inode.file_acl() != 0 && le32(&self.attribute_block(inode.file_acl())?, 4) > 1;
         if !shared {
             all.extend(self.in_block(inode)?);
         }

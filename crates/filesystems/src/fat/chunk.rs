@@ -56,7 +56,7 @@ impl Chunk {
 
     fn store(&mut self, at: usize, bytes: &[u8], sector: u32) {
         put(&mut self.bytes, at, bytes);
-        self.dirty |= 1 << (at / sector as usize & 63);
+        self.dirty |= 1 << ((at / sector as usize) & 63);
     }
 }
 

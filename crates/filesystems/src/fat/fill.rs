@@ -59,7 +59,7 @@ pub fn make_from(
     options: &FatOptions,
     source: &mut dyn Source,
 ) -> Result<FatFilled> {
-    make(disk.clone(), options)?;
+    make(&*disk, options)?;
     let fat = Fat::open(disk, false)?;
     fat.set_clock(options.time);
     fat.commit_rarely();

@@ -1,7 +1,5 @@
 //! Making volumes, empty. The geometry is that of mkfs.fat 4.2.
 
-use std::sync::Arc;
-
 use disksmith_disk::{Disk, Error, Kind, Result, ZeroMode};
 
 use super::layout::{BootSector, DirEntry, EXTENDED_BOOT_SIGNATURE, Info, NO_NAME, attribute};
@@ -68,7 +66,7 @@ impl Default for FatOptions {
 }
 
 /// Makes an empty volume on `disk`.
-pub fn make(disk: Arc<dyn Disk>, options: &FatOptions) -> Result<()> {
+pub fn make(disk: &dyn Disk, options: &FatOptions) -> Result<()> {
     let boot = plan(options, &disk.size(), disk.geometry().sector)?;
     let shape = Shape::parse(&boot)?;
     // What was there must not be taken for a volume while the new one is incomplete.
@@ -367,15 +365,15 @@ fn fat32_cluster(fixed: &Fixed) -> u32 {
 /// Heads and sectors on a track, as SD cards and BIOSes count them.
 fn chs(sectors: u64) -> (u16, u16) {
     match sectors {
-        ..=4096 => (2, 16),
-        ..=32_768 => (2, 32),
-        ..=65_536 => (4, 32),
-        ..=262_144 => (8, 32),
-        ..=524_288 => (16, 32),
-        ..=1_032_192 => (16, 63),
-        ..=2_064_384 => (32, 63),
-        ..=4_128_768 => (64, 63),
-        ..=8_257_536 => (128, 63),
+        _ if sectors <= 4096 => (2, 16),
+        _ if sectors <= 32_768 => (2, 32),
+        _ if sectors <= 65_536 => (4, 32),
+        _ if sectors <= 262_144 => (8, 32),
+        _ if sectors <= 524_288 => (16, 32),
+        _ if sectors <= 1_032_192 => (16, 63),
+        _ if sectors <= 2_064_384 => (32, 63),
+        _ if sectors <= 4_128_768 => (64, 63),
+        _ if sectors <= 8_257_536 => (128, 63),
         _ => (255, 63),
     }
 }

@@ -57,7 +57,7 @@ impl Page {
         match kind {
             FatKind::Fat12 => {
                 let pair = u32::from(le16(&self.bytes, at));
-                if cluster % 2 == 0 { pair & 0xFFF } else { pair >> 4 }
+                if cluster.is_multiple_of(2) { pair & 0xFFF } else { pair >> 4 }
             }
             FatKind::Fat16 => le16(&self.bytes, at).into(),
             FatKind::Fat32 => le32(&self.bytes, at) & 0x0FFF_FFFF,
@@ -69,7 +69,7 @@ impl Page {
         let length = match kind {
             FatKind::Fat12 => {
                 let pair = u32::from(le16(&self.bytes, at));
-                let pair = if cluster % 2 == 0 {
+                let pair = if cluster.is_multiple_of(2) {
                     pair & 0xF000 | value & 0xFFF
                 } else {
                     pair & 0x000F | value << 4

@@ -16,8 +16,8 @@ pub(crate) fn encode(time: Time) -> (u16, u16, u8) {
     let nanoseconds = if seconds == time.seconds { time.nanoseconds } else { 0 };
     let (year, month, day) = civil(seconds.div_euclid(DAY));
     let of_day = seconds.rem_euclid(DAY);
-    let date = ((year - 1980) << 9 | month << 5 | day) as u16;
-    let clock = (of_day / 3600 << 11 | of_day / 60 % 60 << 5 | of_day % 60 / 2) as u16;
+    let date = (((year - 1980) << 9) | (month << 5) | day) as u16;
+    let clock = (((of_day / 3600) << 11) | ((of_day / 60 % 60) << 5) | (of_day % 60 / 2)) as u16;
     let hundredths = (of_day % 2 * 100 + i64::from(nanoseconds) / 10_000_000) as u8;
     (date, clock, hundredths)
 }

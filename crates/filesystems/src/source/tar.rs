@@ -149,7 +149,7 @@ impl<R: Read> TarSource<R> {
         }
         let device =
             Device { major: number(&raw[329..337])? as u32, minor: number(&raw[337..345])? as u32 };
-        let mut has_content = matches!(kind, 0 | b'0' | b'7' | b'S');
+        let has_content = matches!(kind, 0 | b'0' | b'7' | b'S');
         let node = match kind {
             0 | b'0' | b'7' | b'S' => Node::Regular(stored),
             b'1' => Node::HardLink(clean(&header.link())?),
@@ -160,7 +160,6 @@ impl<R: Read> TarSource<R> {
             b'6' => Node::Special(FileKind::Fifo, Device::default()),
             _ => {
                 // Volume labels and the like.
-                has_content = false;
                 self.skip(stored + padding_of(stored))?;
                 return Ok(None);
             }

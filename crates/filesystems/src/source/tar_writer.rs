@@ -149,11 +149,11 @@ fn header(file: &SourceFile, name: &[u8], link: &[u8], kind: u8, size: u64) -> [
     put(156, &[kind]);
     put(157, link.get(..100).unwrap_or(link));
     put(257, b"ustar\x0000");
-    if let Node::Special(special, device) = &file.node {
-        if special.is_device() {
-            put(329, format!("{:07o}\0", device.major.min(ID_MAX)).as_bytes());
-            put(337, format!("{:07o}\0", device.minor.min(ID_MAX)).as_bytes());
-        }
+    if let Node::Special(special, device) = &file.node
+        && special.is_device()
+    {
+        put(329, format!("{:07o}\0", device.major.min(ID_MAX)).as_bytes());
+        put(337, format!("{:07o}\0", device.minor.min(ID_MAX)).as_bytes());
     }
     let sum: u32 = raw.iter().map(|byte| u32::from(*byte)).sum();
     let text = format!("{sum:06o}\0 ");

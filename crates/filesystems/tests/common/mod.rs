@@ -13,14 +13,14 @@ use disksmith_filesystems::{FileKind, Filesystem};
 
 /// A file as a disk.
 #[derive(Debug)]
-pub struct FileDisk(File);
+pub(crate) struct FileDisk(File);
 
 impl FileDisk {
-    pub fn open(path: &Path) -> Arc<dyn Disk> {
+    pub(crate) fn open(path: &Path) -> Arc<dyn Disk> {
         Arc::new(Self(File::options().read(true).write(true).open(path).unwrap()))
     }
 
-    pub fn create(path: &Path, size: u64) -> Arc<dyn Disk> {
+    pub(crate) fn create(path: &Path, size: u64) -> Arc<dyn Disk> {
         File::create(path).unwrap().set_len(size).unwrap();
         Self::open(path)
     }
@@ -64,7 +64,7 @@ impl Disk for FileDisk {
 }
 
 /// Runs a tool that must be there and succeed.
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = try_run(program, arguments);
     assert!(
         output.status.success(),
@@ -76,7 +76,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn try_run(program: &str, arguments: &[&str]) -> Output {
+pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).env("MKE2FS_SYNC", "0").output().unwrap_or_else(|error| {
         let package = match program {
             "mount" | "umount" | "losetup" => "mount",
@@ -90,12 +90,12 @@ pub fn try_run(program: &str, arguments: &[&str]) -> Output {
     })
 }
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// `e2fsck -fn` finds nothing, and neither do we.
-pub fn assert_clean(image: &Path, what: &str) {
+pub(crate) fn assert_clean(image: &Path, what: &str) {
     let output = try_run("e2fsck", &["-fn", text(image)]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{what}: e2fsck: {}\n{said}", output.status);
@@ -107,10 +107,10 @@ pub fn assert_clean(image: &Path, what: &str) {
 }
 
 /// A kernel mount, undone on drop.
-pub struct Mount(pub PathBuf);
+pub(crate) struct Mount(pub PathBuf);
 
 impl Mount {
-    pub fn new(image: &Path, at: &Path, options: &str) -> Self {
+    pub(crate) fn new(image: &Path, at: &Path, options: &str) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "this test mounts with the kernel: run it as root"
@@ -130,7 +130,7 @@ impl Drop for Mount {
 
 /// What is compared of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub mode: u32,
     pub links: u64,
     pub uid: u32,
@@ -146,10 +146,10 @@ pub struct Seen {
     pub inode: u64,
 }
 
-pub type Manifest = BTreeMap<Vec<u8>, Seen>;
+pub(crate) type Manifest = BTreeMap<Vec<u8>, Seen>;
 
 /// The tree below a host folder. `lost+found` is left out.
-pub fn walk_host(root: &Path) -> Manifest {
+pub(crate) fn walk_host(root: &Path) -> Manifest {
     use std::os::unix::ffi::OsStrExt;
     let mut manifest = Manifest::new();
     let mut todo = vec![(root.to_owned(), Vec::new())];
@@ -219,7 +219,7 @@ fn host_xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// The tree that our reader sees, in the same terms.
-pub fn walk_ours(filesystem: &dyn Filesystem) -> Manifest {
+pub(crate) fn walk_ours(filesystem: &dyn Filesystem) -> Manifest {
     let mut manifest = Manifest::new();
     let mut todo = vec![(filesystem.root(), Vec::new())];
     while let Some((inode, name)) = todo.pop() {
@@ -230,7 +230,8 @@ pub fn walk_ours(filesystem: &dyn Filesystem) -> Manifest {
             FileKind::Directory => filesystem
                 .read_directory(inode, 0, &mut |entry| {
                     let dots = entry.name == b"." || entry.name == b"..";
-                    if !dots && !(name.is_empty() && entry.name == b"lost+found") {
+                    let recovered = name.is_empty() && entry.name == b"lost+found";
+                    if !dots && !recovered {
                         let found = filesystem.lookup(inode, &entry.name).unwrap();
                         assert_eq!(found.inode, entry.inode);
                         todo.push((entry.inode, [&name[..], b"/", &entry.name].concat()));
@@ -281,9 +282,13 @@ pub fn walk_ours(filesystem: &dyn Filesystem) -> Manifest {
 }
 
 /// Both manifests are the same, but for what `same` makes equal.
-pub fn assert_same(ours: &Manifest, theirs: &Manifest, what: &str, blur: impl Fn(&mut Seen)) {
-    let names = |m: &Manifest| m.keys().cloned().collect::<Vec<_>>();
-    for name in names(ours).iter().filter(|name| !theirs.contains_key(*name)) {
+pub(crate) fn assert_same(
+    ours: &Manifest,
+    theirs: &Manifest,
+    what: &str,
+    blur: impl Fn(&mut Seen),
+) {
+    if let Some(name) = ours.keys().find(|name| !theirs.contains_key(*name)) {
         panic!("{what}: only ours has {:?}", String::from_utf8_lossy(name));
     }
     for (name, their) in theirs {
@@ -297,12 +302,12 @@ pub fn assert_same(ours: &Manifest, theirs: &Manifest, what: &str, blur: impl Fn
     }
 }
 
-pub fn long() -> bool {
+pub(crate) fn long() -> bool {
     std::env::var_os("DISKSMITH_LONG").is_some()
 }
 
 /// The awkward tree: everything that builders tend to lose.
-pub fn awkward_tree(root: &Path, many: usize, sparse_size: u64) {
+pub(crate) fn awkward_tree(root: &Path, many: usize, sparse_size: u64) {
     use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;

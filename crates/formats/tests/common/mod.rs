@@ -1,5 +1,11 @@
 //! Helpers of the integration tests.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "helpers of tests fail by a panic"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -3,7 +3,7 @@
 //! before or as after the script; the image is sound, or marked and mended by the next writer.
 //!
 //! `DISKSMITH_LONG=1` takes the simulator's full limits; `DISKSMITH_CRASH_SCRIPT=NAME` one script.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "helpers of tests fail by a panic")]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -123,7 +123,7 @@ pub(crate) fn cut(script: &Script, tally: &mut Tally) {
         None => CrashLimits { full_up_to: 5, random_subsets: 8, torn: 4, seed: 3 },
     };
     let mut number = 0;
-    crash_states(&[script.initial.clone()], &recorder.log(), limits, &mut |state| {
+    crash_states(std::slice::from_ref(&script.initial), &recorder.log(), limits, &mut |state| {
         number += 1;
         let before = if state.durable == 1 { &after } else { &before };
         match judge(script, &state, (before, &after), number % ORACLE == 1) {
@@ -201,8 +201,8 @@ fn ask_qemu(disk: &MemoryDisk, ours: Verdict) -> Result<(), String> {
 fn run(scripts: Vec<Script>) {
     let only = std::env::var("DISKSMITH_CRASH_SCRIPT").ok();
     let mut tally = Tally::default();
-    for script in scripts.iter().filter(|s| only.as_ref().is_none_or(|name| *name == s.name)) {
-        cut(script, &mut tally);
+    for script in scripts.into_iter().filter(|s| only.as_ref().is_none_or(|name| *name == s.name)) {
+        cut(&script, &mut tally);
     }
     println!("{} states of scripts\n{tally}", tally.states());
 }

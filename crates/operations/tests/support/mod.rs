@@ -1,6 +1,11 @@
 //! Stacks in memory for the tests: raw images on memory disks, and layers with absent, zero,
 //! plain and packed clusters.
-#![allow(dead_code, unreachable_pub, reason = "every test takes what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "every test takes what it needs"
+)]
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -214,7 +219,7 @@ impl Disk for Layer {
         let mut at = offset;
         while at < offset + length {
             let end = ((at / cluster + 1) * cluster).min(offset + length);
-            let whole = at % cluster == 0 && (end % cluster == 0 || end == size);
+            let whole = at.is_multiple_of(cluster) && (end.is_multiple_of(cluster) || end == size);
             let mut inner = self.inner.lock().unwrap();
             if whole {
                 inner.clusters.insert(at / cluster, Cluster::Zero);

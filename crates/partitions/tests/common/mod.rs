@@ -1,5 +1,10 @@
 //! Shared by the integration tests: image files, tools, random edits.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of it"
+)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

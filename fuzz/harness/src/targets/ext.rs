@@ -49,7 +49,7 @@ target!(RESIZE, "ext_resize", seeds, |data| {
         let disk = MemoryDisk::from_bytes(data);
         drop(disk.set_size(1 << 20));
         let disk = Metered::over(disk);
-        if ext::resize(disk.clone(), size).is_ok() {
+        if ext::resize(&(disk.clone() as Arc<dyn Disk>), size).is_ok() {
             drop(ext::check(Metered::over(disk.content())));
         }
     }

@@ -87,7 +87,7 @@ fn seeds() -> Vec<Vec<u8>> {
 fn seed(kind: FatKind) -> disksmith_disk::Result<Vec<u8>> {
     let disk = Arc::new(MemoryDisk::new(128 << 10));
     let options = FatOptions { kind: Some(kind), label: b"SEED".to_vec(), ..FatOptions::default() };
-    fat::make(disk.clone(), &options)?;
+    fat::make(&*disk, &options)?;
     let fat = Fat::open(disk.clone(), false)?;
     let new = |kind| NewFile { kind, mode: 0o644, uid: 0, gid: 0, device: Device::default() };
     let file = fat.create(fat.root(), b"a long name.txt", &new(FileKind::Regular))?;

@@ -20,17 +20,14 @@ use crate::face::{DONE, FAILED, Face, Failure, Outcome};
 /// Where dd reads.
 enum Input {
     Stream(Box<dyn Read>),
-    Image(Node),
+    Image(Box<Node>),
 }
 
 pub(super) fn run(verb: &Dd, face: &Face) -> Outcome {
     let mut operands = Operands::parse(&verb.operands)?;
     let input = match &operands.input {
         None => Some(Input::Stream(Box::new(std::io::stdin()))),
-        Some(name) => match stream(name, File::options().read(true))? {
-            Some(file) => Some(Input::Stream(Box::new(file))),
-            None => None,
-        },
+        Some(name) => stream(name, File::options().read(true))?.map(|file| Input::Stream(Box::new(file))),
     };
     let (input, output) = match input {
         Some(input) => {
@@ -87,16 +84,15 @@ fn open_images(verb: &Dd, face: &Face, operands: &Operands) -> Result<(Input, Ou
         !(t.is_plain() && address.is_plain())
             && std::fs::canonicalize(&t.image).ok() == std::fs::canonicalize(&address.image).ok()
     });
-    if maybe_same && let Output::InPlace(place) = Output::open(verb, face, operands, None)? {
-        if let Some(part) = place.sibling(&address)? {
+    if maybe_same && let Output::InPlace(place) = Output::open(verb, face, operands, None)?
+        && let Some(part) = place.sibling(&address)? {
             refuse_overlap(part.start, part.disk.size(), &place, operands)?;
-            return Ok((Input::Image(part.into_node()), Output::InPlace(place)));
+            return Ok((Input::Image(Box::new(part.into_node())), Output::InPlace(place)));
         }
-    }
     let purpose = Purpose { cache: operands.input_cache, ..Purpose::new(OpenMode::Read) };
     let node = verb.source.open(face, name, purpose.shared(verb.force_share))?;
     let length = plan(&node, operands).length;
-    Ok((Input::Image(node), Output::open(verb, face, operands, Some(length))?))
+    Ok((Input::Image(Box::new(node)), Output::open(verb, face, operands, Some(length))?))
 }
 
 /// Blocks are read ahead of those written, so what is written must not be what is still read.

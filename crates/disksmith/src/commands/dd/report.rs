@@ -85,7 +85,7 @@ impl Observer for Report<'_> {
 
 /// Whole blocks and partial ones.
 fn records(bytes: u64, block: u64) -> String {
-    format!("{}+{}", bytes / block, u8::from(bytes % block != 0))
+    format!("{}+{}", bytes / block, u8::from(!bytes.is_multiple_of(block)))
 }
 
 /// `1073741824 bytes (1.1 GB, 1.0 GiB) copied, 10.8062 s, 99.4 MB/s`

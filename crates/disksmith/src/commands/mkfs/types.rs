@@ -162,16 +162,16 @@ impl Making {
                 let hidden = u32::try_from(start / u64::from(sector)).unwrap_or(0);
                 let options = FatOptions { hidden_sectors: hidden, ..options.clone() };
                 match source {
-                    None => fat::make(disk, &options)?,
+                    None => fat::make(&*disk, &options)?,
                     Some(source) => return Ok(fat::make_from(disk, &options, source)?.losses()),
                 }
             }
             (Self::Exfat(options), _) => {
                 let sector = u64::from(disk.geometry().sector.max(512));
                 let hidden_sectors = start / sector;
-                exfat::make(disk, &ExfatOptions { hidden_sectors, ..options.clone() })?;
+                exfat::make(&*disk, &ExfatOptions { hidden_sectors, ..options.clone() })?;
             }
-            (Self::Swap { label, uuid }, _) => swap::make(disk, label, *uuid)?,
+            (Self::Swap { label, uuid }, _) => swap::make(&*disk, label, *uuid)?,
         }
         Ok(Vec::new())
     }

@@ -75,10 +75,10 @@ impl Fsck {
             Ok(values) => values,
             Err(why) => {
                 let text = format!("The attributes in inode {} are bad: {why}", inode.number);
-                if self.problem(text) {
-                    if let Some(area) = inode.raw.get_mut(start..) {
-                        area.fill(0);
-                    }
+                if self.problem(text)
+                    && let Some(area) = inode.raw.get_mut(start..)
+                {
+                    area.fill(0);
                 }
                 Vec::new()
             }

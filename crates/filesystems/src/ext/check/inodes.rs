@@ -207,11 +207,12 @@ impl Fsck {
         };
         let kind = self.really_directory(inode, kind);
         self.kinds.insert(number, kind);
-        if number == ROOT && kind != FileKind::Directory {
-            if self.problem("The root inode is no directory") {
-                self.clear(inode);
-                return Ok(());
-            }
+        if number == ROOT
+            && kind != FileKind::Directory
+            && self.problem("The root inode is no directory")
+        {
+            self.clear(inode);
+            return Ok(());
         }
         if !self.flags(inode, kind) {
             return Ok(());
@@ -296,14 +297,15 @@ impl Fsck {
         {
             inode.set_flag(if tree { flags::INLINE_DATA } else { flags::EXTENTS }, false);
         }
-        if inode.has_flag(flags::EXTENTS) && !self.core.sb.has_incompat(Incompat::EXTENTS) {
-            if self.problem(format!("Inode {number} has extents, the filesystem has not")) {
-                if !tree {
-                    self.clear(inode);
-                    return false;
-                }
-                self.core.super_mut().set_incompat(Incompat::EXTENTS, true);
+        if inode.has_flag(flags::EXTENTS)
+            && !self.core.sb.has_incompat(Incompat::EXTENTS)
+            && self.problem(format!("Inode {number} has extents, the filesystem has not"))
+        {
+            if !tree {
+                self.clear(inode);
+                return false;
             }
+            self.core.super_mut().set_incompat(Incompat::EXTENTS, true);
         }
         if inode.has_flag(flags::INLINE_DATA) && !self.core.sb.has_incompat(Incompat::INLINE_DATA) {
             let stored = self.core.has_inline_attribute(inode);
@@ -495,11 +497,13 @@ impl Fsck {
         }
         if self.core.has_mapping(inode) {
             let mapped = self.mapping(inode)?;
-            if kind == FileKind::Directory && mapped.pieces.is_empty() && number != ROOT {
-                if self.problem(format!("Directory {number} has no blocks")) {
-                    self.clear(inode);
-                    return Ok(());
-                }
+            if kind == FileKind::Directory
+                && mapped.pieces.is_empty()
+                && number != ROOT
+                && self.problem(format!("Directory {number} has no blocks"))
+            {
+                self.clear(inode);
+                return Ok(());
             }
             let mut fine = true;
             for block in &mapped.tree {
@@ -583,7 +587,7 @@ impl Fsck {
         let number = inode.number;
         let end = mapped.end();
         if kind == FileKind::Directory {
-            let wrong = inode.size() % size != 0 || inode.size() / size != end;
+            let wrong = !inode.size().is_multiple_of(size) || inode.size() / size != end;
             if wrong
                 && self.problem(format!(
                     "Directory {number} has {} bytes in {end} blocks",

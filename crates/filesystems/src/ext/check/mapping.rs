@@ -47,11 +47,12 @@ impl Mapped {
     }
 
     fn push(&mut self, start: u64, place: u64) {
-        if let Some(last) = self.pieces.last_mut() {
-            if last.start + last.length == start && last.place + last.length == place {
-                last.length += 1;
-                return;
-            }
+        if let Some(last) = self.pieces.last_mut()
+            && last.start + last.length == start
+            && last.place + last.length == place
+        {
+            last.length += 1;
+            return;
         }
         self.pieces.push(Piece { start, place, length: 1, unwritten: false });
     }

@@ -203,7 +203,7 @@ impl Fsck {
     fn sizes(&mut self, sb: &Superblock) {
         let shape = self.core.shape;
         let room = (shape.inode_size - 128) as u16;
-        let bad = |value: u16| value > room || value % 4 != 0;
+        let bad = |value: u16| value > room || !value.is_multiple_of(4);
         if shape.inode_size > 128 {
             if bad(sb.s_min_extra_isize())
                 && self.problem("The superblock asks for a bad i_extra_isize (s_min_extra_isize)")
@@ -361,11 +361,12 @@ impl Fsck {
             descriptor.set_itable_unused(0);
             *self.core.group_mut(group)? = descriptor;
         }
-        if !self.places_are_sound(&descriptor) && self.repairing() {
-            if let Some(copy) = self.copied_descriptor(group) {
-                self.take_places(&mut descriptor, &copy);
-                *self.core.group_mut(group)? = descriptor;
-            }
+        if !self.places_are_sound(&descriptor)
+            && self.repairing()
+            && let Some(copy) = self.copied_descriptor(group)
+        {
+            self.take_places(&mut descriptor, &copy);
+            *self.core.group_mut(group)? = descriptor;
         }
         let table = shape.table_blocks();
         for (what, start, count) in [

@@ -194,13 +194,7 @@ impl Fsck {
         self.core.shape.has_ro(crate::ext::features::RoCompat::SHARED_BLOCKS)
     }
 
-    /// A run of `count` blocks that nobody claimed.
-    pub(super) fn unclaimed(&mut self, count: u64) -> Option<u64> {
-        let blocks = self.core.shape.blocks;
-        self.unclaimed_in(self.core.shape.first_block + 1, blocks, count)
-    }
-
-    /// The same, between two blocks.
+    /// A run of `count` blocks between two blocks that nobody claimed.
     pub(super) fn unclaimed_in(&mut self, from: u64, to: u64, count: u64) -> Option<u64> {
         let shape = self.core.shape;
         let clusters = count.div_ceil(1 << shape.cluster_bits);

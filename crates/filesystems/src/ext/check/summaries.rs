@@ -44,7 +44,7 @@ impl Fsck {
     /// behind `count`.
     fn wanted(all: &[u8], first: u64, count: u64, size: usize) -> Vec<u8> {
         let mut bits = vec![0; size];
-        if first % 8 == 0 {
+        if first.is_multiple_of(8) {
             let from = (first / 8) as usize;
             let bytes = count.div_ceil(8) as usize;
             for (place, byte) in

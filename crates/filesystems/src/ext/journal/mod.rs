@@ -38,10 +38,6 @@ impl Overlay {
         self.blocks.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.blocks.len()
-    }
-
     pub(crate) fn block_size(&self) -> Option<usize> {
         (!self.is_empty()).then_some(self.block_size)
     }

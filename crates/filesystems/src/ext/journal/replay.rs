@@ -38,6 +38,9 @@ struct Reader<'a> {
     seed: u32,
 }
 
+/// Is told a block's place in the journal, its kind, its transaction and what is in it.
+type Visit<'a> = dyn FnMut(u32, u32, u32, &[u8]) -> Result<()> + 'a;
+
 /// One described block.
 struct Tag {
     block: u64,
@@ -191,11 +194,7 @@ impl Reader<'_> {
     }
 
     /// Visits the descriptor and revoke blocks of the whole transactions.
-    fn walk(
-        &self,
-        end: u32,
-        visit: &mut dyn FnMut(u32, u32, u32, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn walk(&self, end: u32, visit: &mut Visit<'_>) -> Result<()> {
         let (mut at, mut sequence) = (self.sb.start(), self.sb.sequence());
         let mut left = u64::from(self.steps()) + 1;
         while sequence != end && left > 0 {
@@ -225,8 +224,7 @@ impl Reader<'_> {
         let mut at = 12;
         while let Some(bytes) = block.get(at..at + size).filter(|_| at + size <= block.len() - tail)
         {
-            let high = if self.sb.v3() { be32(bytes, 8) } else { be32(bytes, 8) };
-            let high = if self.sb.wide() { high } else { 0 };
+            let high = if self.sb.wide() { be32(bytes, 8) } else { 0 };
             let (flags, checksum) = if self.sb.v3() {
                 (be32(bytes, 4), be32(bytes, 12))
             } else {

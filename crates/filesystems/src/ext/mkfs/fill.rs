@@ -110,13 +110,13 @@ impl Filler<'_> {
         crate::ext::directory::check_name(name)?;
         let folder = self.folder(parent)?;
         let there = self.folders[folder].children.get(name).copied();
-        if let (Some(child), Node::Directory) = (there, &file.node) {
-            if child.kind == FileKind::Directory {
-                let mut inode = self.folders[child.folder].inode.clone();
-                self.dress(&mut inode, file, FileKind::Directory)?;
-                self.folders[child.folder].inode = inode;
-                return Ok(());
-            }
+        if let (Some(child), Node::Directory) = (there, &file.node)
+            && child.kind == FileKind::Directory
+        {
+            let mut inode = self.folders[child.folder].inode.clone();
+            self.dress(&mut inode, file, FileKind::Directory)?;
+            self.folders[child.folder].inode = inode;
+            return Ok(());
         }
         if there.is_some_and(|child| child.kind == FileKind::Directory) {
             return Err(errors::is_a_directory());

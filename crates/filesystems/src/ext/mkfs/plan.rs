@@ -289,7 +289,7 @@ impl Draft {
         let sparse = self.features.ro_compat.contains(RoCompat::SPARSE_SUPER);
         let power = |base: u32| {
             let mut rest = group;
-            while rest > 1 && rest % base == 0 {
+            while rest > 1 && rest.is_multiple_of(base) {
                 rest /= base;
             }
             rest == 1

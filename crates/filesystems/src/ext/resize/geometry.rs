@@ -125,7 +125,7 @@ fn backups(shape: &Shape, sb: &mut Superblock, groups: u32) {
         if first == 0 && shape.groups == 1 {
             first = 1;
         }
-        if second == 0 && groups > 2 && groups - 1 >= shape.groups {
+        if second == 0 && groups > 2 {
             second = groups - 1;
         }
     } else {

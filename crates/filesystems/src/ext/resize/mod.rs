@@ -73,19 +73,19 @@ impl Resized {
 ///
 /// A journal that holds changes is replayed first. Refused, with nothing changed: a filesystem that
 /// was found damaged or (without a journal) was not unmounted, and what the features forbid.
-pub fn resize(disk: Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
-    let first = resize_once(disk.clone(), size)?;
+pub fn resize(disk: &Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
+    let first = resize_once(disk, size)?;
     let mut done = first;
     // Tables of groups that went were in the way: without them it may become shorter still.
     while size == NewSize::Minimum && done.new_blocks < done.old_blocks {
-        done = resize_once(disk.clone(), size)?;
+        done = resize_once(disk, size)?;
     }
     Ok(Resized { old_blocks: first.old_blocks, ..done })
 }
 
-fn resize_once(disk: Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
-    let resuming = refuse_unfit(&*disk)?;
-    if shrinks(&disk, size)? {
+fn resize_once(disk: &Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
+    let resuming = refuse_unfit(&**disk)?;
+    if shrinks(disk, size)? {
         refuse_damaged(disk.clone())?;
     }
     let mut core = Core::open_writable(disk.clone())?;
@@ -94,7 +94,7 @@ fn resize_once(disk: Arc<dyn Disk>, size: NewSize) -> Result<Resized> {
         core.shut_down()?;
     }
     if done.is_ok() || !core.failed {
-        publish::end(&*disk, &core.sb)?;
+        publish::end(&**disk, &core.sb)?;
     }
     disk.flush()?;
     done
@@ -136,7 +136,7 @@ fn resize_to(core: &mut Core, wanted: u64, resuming: bool) -> Result<Resized> {
     match done.new_blocks.cmp(&done.old_blocks) {
         std::cmp::Ordering::Equal => publish::finish_copies(core)?,
         std::cmp::Ordering::Greater => grow::grow(core, target, resuming)?,
-        std::cmp::Ordering::Less => shrink::shrink(core, target)?,
+        std::cmp::Ordering::Less => shrink::shrink(core, &target)?,
     }
     Ok(done)
 }

@@ -15,7 +15,7 @@ use crate::ext::layout::group::BLOCK_UNINIT;
 use crate::ext::shape::Shape;
 
 /// Makes the open filesystem `core` what `target` says, and closes it.
-pub(super) fn shrink(core: &mut Core, target: Target) -> Result<()> {
+pub(super) fn shrink(core: &mut Core, target: &Target) -> Result<()> {
     check_tables(core)?;
     let end = target.shape.blocks;
     refuse_tables_behind(core, &target.shape)?;
@@ -163,8 +163,7 @@ fn free_descriptors(next: &mut Core, old: &Shape, old_reserved: u64) -> Result<(
         let before = old.group_base_blocks(group, old_reserved).div_ceil(per_cluster);
         let now = shape.group_base_blocks(group, reserved).div_ceil(per_cluster);
         if now < before && next.group(group)?.has_flag(BLOCK_UNINIT) {
-            let free =
-                bitmap::count_clear(&*next.block_bitmap(group)?, shape.group_clusters(group));
+            let free = bitmap::count_clear(&next.block_bitmap(group)?, shape.group_clusters(group));
             next.group_mut(group)?.set_free_blocks(free as u32);
         } else if now < before {
             let start = first + (now << shape.cluster_bits);

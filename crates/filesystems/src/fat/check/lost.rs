@@ -9,7 +9,6 @@ use super::{Checker, Lost, Mend, RESCUED_MAX};
 use crate::raw::put;
 
 impl Checker {
-
     /// Clusters in use that belong to no file.
     pub(super) fn lost(&mut self) -> Result<()> {
         let end = self.core.shape.clusters + 2;

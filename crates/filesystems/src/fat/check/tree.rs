@@ -12,7 +12,6 @@ use super::{Checker, DEPTH_MAX, Folder, Walked};
 use crate::raw::put;
 
 impl Checker {
-
     pub(super) fn tree(&mut self) -> Result<()> {
         let root = self.core.shape.root_cluster;
         if root != 0 {

@@ -26,7 +26,6 @@ pub(crate) mod entry_type {
 
 /// `GeneralSecondaryFlags`: the clusters lie one after the other, the FAT says nothing of them.
 pub(crate) const NO_FAT_CHAIN: u8 = 2;
-pub(crate) const ALLOCATION_POSSIBLE: u8 = 1;
 
 /// `VolumeFlags`.
 pub(crate) const VOLUME_DIRTY: u16 = 2;

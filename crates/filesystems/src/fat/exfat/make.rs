@@ -1,7 +1,5 @@
 //! Making empty exFAT volumes.
 
-use std::sync::Arc;
-
 use disksmith_disk::{Disk, Error, Kind, Result, ZeroMode};
 
 use super::super::name::{to_units, upper};
@@ -27,11 +25,11 @@ pub struct ExfatOptions {
 const ALIGN: u64 = 1 << 20;
 
 /// Makes an empty volume on `disk`.
-pub fn make(disk: Arc<dyn Disk>, options: &ExfatOptions) -> Result<()> {
+pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
     let label = to_units(&options.label).filter(|units| units.len() <= 11);
     let label = label.ok_or_else(|| invalid("exFAT labels have at most 11 characters"))?;
     let upcase = upcase_table();
-    let (mut geometry, bitmap_length) = plan(options, &*disk)?;
+    let (mut geometry, bitmap_length) = plan(options, disk)?;
     let clusters_for = |length: u64| length.div_ceil(geometry.cluster) as u32;
     let (bitmap_clusters, upcase_clusters) =
         (clusters_for(bitmap_length), clusters_for(upcase.len() as u64));

@@ -56,6 +56,10 @@ struct State {
     runs: usize,
 }
 
+/// Is told an entry's number in the directory, its place on the disk and what is in it; answers
+/// whether to go on.
+type Visit<'a> = dyn FnMut(u64, u64, &[u8]) -> Result<bool> + 'a;
+
 /// Where a directory's or a file's bytes lie.
 #[derive(Clone, Copy, Debug)]
 struct Stream {
@@ -244,12 +248,7 @@ impl Exfat {
     // ---- directories -----------------------------------------------------------------------
 
     /// Calls `visit(index, place, entry)` for each entry from `from` on until it answers false.
-    fn entries(
-        &self,
-        stream: Stream,
-        from: u64,
-        visit: &mut dyn FnMut(u64, u64, &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn entries(&self, stream: Stream, from: u64, visit: &mut Visit<'_>) -> Result<()> {
         let size = stream.size.min(DIRECTORY_MAX);
         let mut offset = from * ENTRY as u64;
         let mut buffer = Vec::new();
@@ -373,7 +372,7 @@ impl Exfat {
 
     fn root_set(&self) -> Result<FileSet> {
         let clusters =
-            length(&*self.chain(self.geometry.root, DIRECTORY_MAX / self.geometry.cluster + 1)?);
+            length(&self.chain(self.geometry.root, DIRECTORY_MAX / self.geometry.cluster + 1)?);
         Ok(FileSet {
             attributes: attribute::DIRECTORY.into(),
             start: self.geometry.root,
@@ -436,7 +435,7 @@ fn stream_of(file: &FileSet) -> Stream {
 pub fn used_ranges(disk: Arc<dyn Disk>) -> Result<Vec<Range<u64>>> {
     let exfat = Exfat::open(disk)?;
     let geometry = &exfat.geometry;
-    let mut ranges = vec![0..geometry.place(2)];
+    let mut ranges: Vec<_> = std::iter::once(0..geometry.place(2)).collect();
     exfat.used_runs(&mut |first, count| {
         let start = geometry.place(first);
         let range = start..start + u64::from(count) * geometry.cluster;

@@ -170,7 +170,7 @@ impl Work<'_> {
         self.core.shape.is_cluster(old).then_some(old)
     }
 
-    fn new(&self, old: u32) -> u32 {
+    fn renumbered(&self, old: u32) -> u32 {
         u32::try_from(i64::from(old) - self.plan.shift).unwrap_or(0)
     }
 
@@ -193,7 +193,7 @@ impl Work<'_> {
     /// Chooses clusters for the copies of directories.
     fn place_copies(&mut self, folders: &[Folder]) -> Result<()> {
         let end = self.plan.clusters + 2;
-        let behind = self.new(self.core.shape.clusters + 2).clamp(2, end);
+        let behind = self.renumbered(self.core.shape.clusters + 2).clamp(2, end);
         let mut candidates = (behind..end).chain(2..behind);
         for folder in folders {
             let mut copy = Vec::with_capacity(folder.clusters.len());
@@ -233,7 +233,7 @@ impl Work<'_> {
                 _ if entry.is_directory() => {
                     *self.starts.get(&start).ok_or_else(|| corrupt("a directory was not met"))?
                 }
-                _ => self.new(start),
+                _ => self.renumbered(start),
             };
             entry.set_start(new);
             put(slot, 0, &entry.raw);
@@ -274,7 +274,7 @@ impl Work<'_> {
         let end = shape.kind.end();
         let mut changed: BTreeMap<u32, u32> = BTreeMap::new();
         for folder in folders {
-            changed.extend(folder.clusters.iter().map(|old| (self.new(*old), 0)));
+            changed.extend(folder.clusters.iter().map(|old| (self.renumbered(*old), 0)));
         }
         for copy in &self.copies {
             let next = copy.iter().skip(1).copied().chain([end]);
@@ -297,7 +297,7 @@ impl Work<'_> {
                         Some(old) => match reader.get(old)? {
                             0 => 0,
                             next if next >= shape.kind.bad() => next,
-                            next => self.new(next),
+                            next => self.renumbered(next),
                         },
                         None => 0,
                     },

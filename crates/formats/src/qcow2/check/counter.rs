@@ -136,7 +136,7 @@ mod tests {
     fn entries_of_every_width() {
         for order in 0..=6 {
             let mut counts = vec![0; 64];
-            let entries = 64 * 8 >> order;
+            let entries = (64 * 8) >> order;
             for slot in 0..entries {
                 set(&mut counts, order, slot, slot as u64 & max(order));
             }
