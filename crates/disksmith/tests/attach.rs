@@ -221,3 +221,28 @@ fn loop_devices_with_options() {
     let missing = scratch.text("missing");
     assert!(refused(&["attach", "--loop", &missing]).contains("No such file"));
 }
+
+#[test]
+fn a_loop_device_goes_after_its_use() {
+    let scratch = Scratch::new();
+    let image = disk(&scratch, "disk.qcow2");
+    let there = |device: &str| ours(&["attach", "--list"]).contains(&format!("{device} "));
+    ours(&["mkfs", &format!("{image}:1"), "-t", "ext4"]);
+    let words = ["attach", "--loop", "--auto-clear", &format!("{image}:1")];
+    let device = ours(&words).trim().to_string();
+    let place = scratch.folder("place");
+    // Who only looks is no user.
+    succeed("blockdev", &["--getsize64", &device]);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(there(&device));
+    succeed("mount", &[&device, &place]);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(there(&device));
+    succeed("umount", &[&place]);
+    eventually("the device is gone", || !there(&device));
+    // Who detaches it first has it gone as well.
+    let second = disk(&scratch, "second.img");
+    let device = ours(&["attach", "--loop", "--auto-clear", &second]).trim().to_string();
+    ours(&["detach", &device]);
+    eventually("the device is gone", || !there(&device));
+}

@@ -50,7 +50,8 @@ fn every_file_verb_works_on_fat_in_every_image_format() {
             continue;
         }
         ours(&["partition", &image, "init", "mbr"]);
-        ours(&["partition", &image, "add", "--size", "20M"]);
+        // mtools knows FAT32 by its clusters: 65525 at the least.
+        ours(&["partition", &image, "add", "--size", "40M"]);
         let part = format!("{image}:1");
         ours(&["mkfs", &part, "-t", kind, "-L", "BOOT", "--uuid", "CAFE-0001"]);
         let at = |path: &str| format!("{image}:1:{path}");

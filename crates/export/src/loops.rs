@@ -4,10 +4,14 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_host::used_by_kernel;
 
 const LOOP_CLR_FD: libc::c_ulong = 0x4c01;
+const LOOP_SET_STATUS64: libc::c_ulong = 0x4c04;
+const LOOP_GET_STATUS64: libc::c_ulong = 0x4c05;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
 
@@ -22,6 +26,9 @@ const LO_FLAGS_DIRECT_IO: u32 = 16;
 /// Free devices are raced for; so often another one is tried.
 const ATTEMPTS: u32 = 16;
 
+/// How often a device is looked at that is to go after its use.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// How to set up a loop device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopOptions {
@@ -33,8 +40,6 @@ pub struct LoopOptions {
     pub read_only: bool,
     /// Past the page cache.
     pub direct: bool,
-    /// The device goes when its last user does.
-    pub auto_clear: bool,
     /// Bytes per sector; 0 = 512.
     pub sector: u32,
 }
@@ -143,11 +148,9 @@ pub fn attach(file: &Path, options: &LoopOptions) -> Result<LoopDevice> {
 fn configure(device: &Path, backing: &File, options: &LoopOptions) -> Result<()> {
     let open = File::options().read(true).write(!options.read_only).open(device)?;
     let mut flags = LO_FLAGS_PARTSCAN;
-    for (on, flag) in [
-        (options.read_only, LO_FLAGS_READ_ONLY),
-        (options.auto_clear, LO_FLAGS_AUTOCLEAR),
-        (options.direct, LO_FLAGS_DIRECT_IO),
-    ] {
+    for (on, flag) in
+        [(options.read_only, LO_FLAGS_READ_ONLY), (options.direct, LO_FLAGS_DIRECT_IO)]
+    {
         flags |= if on { flag } else { 0 };
     }
     let info = LoopInfo64 {
@@ -205,6 +208,44 @@ pub fn add_partition(device: &LoopDevice, number: u32, start: u64, length: u64) 
     match unsafe { libc::ioctl(open.as_raw_fd(), BLKPG, &raw const argument) } {
         0 => Ok(()),
         _ => Err(Error::from(std::io::Error::last_os_error()).context(attempt())),
+    }
+}
+
+/// Returns when a loop device is gone: somebody detached it, or it was used by the kernel (mounted,
+/// as swap, under another device) and its last user left.
+///
+/// Only when it is in use it is told to go with its last user: who set it up would be the last
+/// one otherwise.
+pub fn clear_after_use(device: &Path) -> Result<()> {
+    let find = || list().into_iter().find(|known| known.device == device);
+    let Some(known) = find() else { return Ok(()) };
+    let mut told = false;
+    while find().as_ref() == Some(&known) {
+        if !told && used_by_kernel(device)? {
+            set_auto_clear(device)?;
+            told = true;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn set_auto_clear(device: &Path) -> Result<()> {
+    let attempt = || format!("Could not have '{}' go with its last user", device.display());
+    let open = File::open(device).with_context(attempt)?;
+    let mut info = std::mem::MaybeUninit::<LoopInfo64>::zeroed();
+    // SAFETY: LOOP_GET_STATUS64 fills one struct loop_info64, of which all bit patterns are
+    // valid; LOOP_SET_STATUS64 reads it. It lives through both calls.
+    let done = unsafe {
+        let fd = open.as_raw_fd();
+        libc::ioctl(fd, LOOP_GET_STATUS64, info.as_mut_ptr()) == 0 && {
+            (*info.as_mut_ptr()).lo_flags |= LO_FLAGS_AUTOCLEAR;
+            libc::ioctl(fd, LOOP_SET_STATUS64, info.as_ptr()) == 0
+        }
+    };
+    match done {
+        true => Ok(()),
+        false => Err(Error::from(std::io::Error::last_os_error()).context(attempt())),
     }
 }
 

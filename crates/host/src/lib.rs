@@ -15,5 +15,5 @@ mod new_file;
 pub use copy::{copy_in_kernel, shares_blocks};
 pub use file::{FileDisk, FileId, OpenOptions};
 pub use lock::{LockSet, Permission};
-pub use mounted::{Frozen, Mount, mounts, refuse_mounted};
+pub use mounted::{Frozen, Mount, mounts, refuse_mounted, used_by_kernel};
 pub use new_file::{NewFile, publish};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use disksmith_disk::{Context, Error, Kind, Result};
 
@@ -31,7 +31,11 @@ pub fn mounts(disk: &FileDisk) -> Result<Vec<Mount>> {
     if !disk.is_block_device() {
         return Ok(Vec::new());
     }
-    let own = number(disk.file().metadata()?.rdev());
+    mounts_of(disk.file().metadata()?.rdev())
+}
+
+fn mounts_of(device: u64) -> Result<Vec<Mount>> {
+    let own = number(device);
     let mut family = vec![own.clone()];
     let sys = PathBuf::from("/sys/dev/block").join(&own);
     // Partitions are folders of their disk, with a file `dev` each.
@@ -45,6 +49,30 @@ pub fn mounts(disk: &FileDisk) -> Result<Vec<Mount>> {
         std::fs::read("/proc/self/mountinfo").context("Could not read the table of mounts")?;
     let lines = text.split(|byte| *byte == b'\n');
     Ok(lines.filter_map(parse).filter(|mount| family.contains(&mount.device)).collect())
+}
+
+/// Whether a block device, or a partition of it, is mounted, used for swap or under a device of
+/// the device mapper or a RAID. The device is not opened.
+pub fn used_by_kernel(device: &Path) -> Result<bool> {
+    if !mounts_of(std::fs::metadata(device)?.rdev())?.is_empty() {
+        return Ok(true);
+    }
+    let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let own = format!("/dev/{name}");
+    let is_ours = |node: &str| {
+        let rest = node.strip_prefix(&own).map(|rest| rest.trim_start_matches('p'));
+        rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if swaps.lines().filter_map(|line| line.split_whitespace().next()).any(is_ours) {
+        return Ok(true);
+    }
+    let sys = Path::new("/sys/block").join(&name);
+    let held = |folder: &Path| {
+        std::fs::read_dir(folder.join("holders")).is_ok_and(|mut entries| entries.next().is_some())
+    };
+    let parts = std::fs::read_dir(&sys).into_iter().flatten().flatten();
+    Ok(held(&sys) || parts.into_iter().any(|entry| held(&entry.path())))
 }
 
 /// Refuses a device of which something is mounted, or that the kernel uses in another way: for

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk};
 use disksmith_export::loops::{self, LoopDevice, LoopOptions};
-use disksmith_export::{DiskFile, DiskFolder, FOLDER_KIND, MountOptions, mounts, server};
+use disksmith_export::{
+    DiskFile, DiskFolder, FOLDER_KIND, MountOptions, background, mounts, server,
+};
 use disksmith_formats::OpenMode;
 use disksmith_open::{Address, Locking, OpenedDisk, open_disk};
 use serde_json::{Value, json};
@@ -50,9 +52,12 @@ pub(crate) struct Attach {
     /// Bytes per sector of the loop device: 512 to 4096
     #[arg(long, value_name = "SIZE", requires = "as_loop")]
     pub sector: Option<String>,
-    /// The loop device goes when its last user leaves
+    /// The loop device goes when it was mounted, or used for swap, and its last user left
     #[arg(long, requires = "as_loop")]
     pub auto_clear: bool,
+    /// In the background: see to it that this loop device goes after its use
+    #[arg(long, value_name = "DEVICE", hide = true)]
+    pub clear_loop: Option<PathBuf>,
     /// Tell what is attached
     #[arg(long, short)]
     pub list: bool,
@@ -71,6 +76,9 @@ impl Verb for Attach {
     const ABOUT: &'static str = "Show a disk and its partitions as files, or as a loop device";
 
     fn run(self, face: &Face) -> Outcome {
+        if let Some(device) = &self.clear_loop {
+            return clear_loop(device);
+        }
         match (self.list, self.as_loop, &self.image, &self.directory) {
             (true, _, None, None) => self.tell(face),
             (false, true, Some(image), None) => self.make_loop(face, image),
@@ -131,7 +139,6 @@ impl Attach {
             size_limit: number("size limit", &self.size_limit)?,
             read_only: self.read_only,
             direct: self.direct,
-            auto_clear: self.auto_clear,
             sector: number("sector", &self.sector)? as u32,
         };
         let opened = self.open(image)?;
@@ -159,6 +166,15 @@ impl Attach {
             if let Err(error) = loops::add_partition(&device, number, start, length) {
                 face.report(&error);
             }
+        }
+        if self.auto_clear {
+            let watch: [OsString; 4] = [
+                Self::NAME.into(),
+                serving::background_flag(),
+                "--clear-loop".into(),
+                device.device.clone().into(),
+            ];
+            serving::start(&watch)?;
         }
         face.print(&format!("{}\n", device.device.display()));
         Ok(DONE)
@@ -227,11 +243,21 @@ impl Attach {
             let kind = mount.kind.trim_start_matches("fuse.").trim_start_matches("disksmith-");
             let kind = if kind == FOLDER_KIND { "folder" } else { kind };
             let access = if mount.read_only { "ro" } else { "rw" };
-            rows.push([mount.directory.display().to_string(), kind.into(), access.into(), mount.source.clone()]);
+            rows.push([
+                mount.directory.display().to_string(),
+                kind.into(),
+                access.into(),
+                mount.source.clone(),
+            ]);
         }
         for device in &loops {
             let access = if device.read_only { "ro" } else { "rw" };
-            rows.push([device.device.display().to_string(), "loop".into(), access.into(), device.file.display().to_string()]);
+            rows.push([
+                device.device.display().to_string(),
+                "loop".into(),
+                access.into(),
+                device.file.display().to_string(),
+            ]);
         }
         let width = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or(0);
         for [place, kind, access, image] in rows {
@@ -243,6 +269,18 @@ impl Attach {
         }
         Ok(DONE)
     }
+}
+
+/// The process in the background that `--auto-clear` leaves behind.
+fn clear_loop(device: &Path) -> Outcome {
+    background::leave_session();
+    let file = loops::list().into_iter().find(|known| known.device == device).map(|l| l.file);
+    background::ready()?;
+    loops::clear_after_use(device)?;
+    if let Some(folder) = file.as_deref().and_then(folder_of_loop) {
+        give_up_folder(&folder);
+    }
+    Ok(DONE)
 }
 
 /// Number, start and length in bytes of the partitions that the loop device is to have.
