@@ -156,15 +156,9 @@ impl GrowPlan {
     fn change_table(&self, disk: &Arc<dyn Disk>) -> Result<()> {
         let Some(change) = &self.table else { return Ok(()) };
         let attempt = "Could not change the partition table";
-        // A logical partition must not reach out of the extended one at any moment: their
-        // records are different sectors, and the extended one has to be longer first.
         let now = disksmith_partitions::read(disk).context(attempt)?;
-        for wanted in [wider(&now, &change.after), change.after.clone()] {
-            let now = disksmith_partitions::read(disk).context(attempt)?;
-            let plan = disksmith_partitions::Plan::new(disk, &now, &wanted).context(attempt)?;
-            plan.apply(disk, false).context(attempt)?;
-        }
-        Ok(())
+        let plan = disksmith_partitions::Plan::new(disk, &now, &change.after).context(attempt)?;
+        plan.apply(disk, false).context(attempt)
     }
 
     fn grow_filesystem(&self, disk: &Arc<dyn Disk>) -> Result<()> {
@@ -197,16 +191,6 @@ impl FilesystemChange {
             bytes(self.new_size)
         )
     }
-}
-
-/// `now` with its extended partition as long as in `after`; `after` where there is none.
-fn wider(now: &Table, after: &Table) -> Table {
-    let Some(length) = after.extended().map(|extended| extended.sectors) else {
-        return after.clone();
-    };
-    let mut wider = now.clone();
-    wider.partitions.iter_mut().filter(|p| p.is_extended()).for_each(|p| p.sectors = length);
-    wider
 }
 
 /// The disk that a partition is.
