@@ -201,6 +201,19 @@ const WRITE: RoCompat = RoCompat::SPARSE_SUPER
     .union(RoCompat::VERITY)
     .union(RoCompat::ORPHAN_PRESENT);
 
+/// Compatible features that a check knows. Others may be ignored by who reads or writes, not by who
+/// tells what is in use from what is not.
+const CHECKED: Compat = Compat::DIR_PREALLOC
+    .union(Compat::IMAGIC_INODES)
+    .union(Compat::HAS_JOURNAL)
+    .union(Compat::EXT_ATTR)
+    .union(Compat::RESIZE_INODE)
+    .union(Compat::DIR_INDEX)
+    .union(Compat::SPARSE_SUPER2)
+    .union(Compat::FAST_COMMIT)
+    .union(Compat::STABLE_INODES)
+    .union(Compat::ORPHAN_FILE);
+
 /// A set of all three words.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct FeatureSet {
@@ -279,8 +292,23 @@ impl FeatureSet {
 
     /// Refuses, by name, what a repair would not understand.
     pub(crate) fn check_repairable(&self) -> Result<()> {
-        let known = WRITE | RoCompat::QUOTA | RoCompat::SHARED_BLOCKS | RoCompat::READONLY;
-        Self { ro_compat: self.ro_compat.difference(known), ..*self }.check_writable()
+        let checked = WRITE.difference(RoCompat::BTREE_DIR)
+            | RoCompat::QUOTA
+            | RoCompat::SHARED_BLOCKS
+            | RoCompat::READONLY;
+        let unknown = Self {
+            compat: self.compat.difference(CHECKED),
+            incompat: Incompat::empty(),
+            ro_compat: self.ro_compat.difference(checked),
+        };
+        match unknown.names().first() {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
+                Kind::Unsupported,
+                format!("The filesystem has the feature '{name}', which a check does not know"),
+            )
+            .with_hint("If a damaged superblock only claims it, clear the bit and check again")),
+        }
     }
 
     /// Refuses, by name, what cannot be written.

@@ -169,7 +169,9 @@ impl Fsck {
             let name = area.get(from + 16..from + 16 + name_length).unwrap_or(&[]);
             let (offset, holder) = (usize::from(le16(area, from + 2)), le32(area, from + 4));
             let size = le32(area, from + 8) as usize;
-            if name_length == 0 && area[from + 1] == 0 || size > VALUE_MAX {
+            // In a block every name is of some namespace.
+            let nameless = area[from + 1] == 0 && (name_length == 0 || at > 0);
+            if nameless || size > VALUE_MAX {
                 return Err("an entry cannot be".into());
             }
             if holder != 0 {

@@ -12,10 +12,12 @@ use crate::ext::extents::header;
 use crate::ext::features::{Compat, Incompat, RoCompat};
 use crate::ext::layout::group::INODE_UNINIT;
 use crate::ext::layout::inode::flags;
-use crate::ext::layout::{Inode, le32, put32};
+use crate::ext::layout::{Inode, le16, le32, put32};
 
 /// The inode that owns bad blocks.
 const BAD_BLOCKS: u32 = 1;
+/// The inodes that are kept for the quota of users and groups.
+const QUOTA_FILES: [u32; 2] = [3, 4];
 /// Bytes of a target that `i_block` holds.
 const FAST_LINK_MAX: usize = 60;
 /// A file over this many bytes needs the feature large_file.
@@ -165,6 +167,7 @@ impl Fsck {
             return Ok(());
         }
         if number == BAD_BLOCKS {
+            self.extra_size(inode);
             return self.bad_blocks(inode);
         }
         if self.repairing() && self.orphans.contains(&number) && !reserved {
@@ -191,6 +194,17 @@ impl Fsck {
         bitmap::set(&mut self.inodes, u64::from(number - 1), true);
         self.report.files += u64::from(!reserved);
         self.links.insert(number, inode.i_links_count());
+        self.extra_size(inode);
+        let in_use =
+            inode.i_links_count() > 0 || inode.blocks_raw() > 0 || inode.block_pointer(0) > 0;
+        if QUOTA_FILES.contains(&number)
+            && in_use
+            && !shape.has_ro(RoCompat::QUOTA)
+            && self.problem(format!("Inode {number} is a quota file, the filesystem has no quota"))
+        {
+            inode.raw.fill(0);
+            return Ok(());
+        }
         if number == RESIZE_INODE {
             return self.resize_inode(inode);
         }
@@ -297,6 +311,16 @@ impl Fsck {
         {
             inode.set_flag(if tree { flags::INLINE_DATA } else { flags::EXTENTS }, false);
         }
+        if !inode.has_flag(flags::EXTENTS)
+            && tree
+            && matches!(kind, FileKind::Regular | FileKind::Directory)
+            && self.core.sb.has_incompat(Incompat::EXTENTS)
+            && !(inode.has_flag(flags::INLINE_DATA) && self.core.has_inline_attribute(inode))
+            && self.problem(format!("Inode {number} has extents but does not say so"))
+        {
+            inode.set_flag(flags::INLINE_DATA, false);
+            inode.set_flag(flags::EXTENTS, true);
+        }
         if inode.has_flag(flags::EXTENTS)
             && !self.core.sb.has_incompat(Incompat::EXTENTS)
             && self.problem(format!("Inode {number} has extents, the filesystem has not"))
@@ -343,17 +367,20 @@ impl Fsck {
         true
     }
 
+    /// The length of the fields that not every inode has.
+    fn extra_size(&mut self, inode: &mut Inode) {
+        let size = self.core.shape.inode_size;
+        let extra = usize::from(inode.i_extra_isize());
+        let bad = size > 128 && (extra % 4 != 0 || 128 + extra > size || (1..4).contains(&extra));
+        if bad && self.problem(format!("Inode {} has a bad i_extra_isize", inode.number)) {
+            inode.set_i_extra_isize(32.min(size - 128) as u16);
+        }
+    }
+
     /// Fields that have to be zero, or in bounds.
     fn fields(&mut self, inode: &mut Inode, kind: FileKind) {
         let shape = self.core.shape;
         let number = inode.number;
-        if shape.inode_size > 128 {
-            let extra = usize::from(inode.i_extra_isize());
-            let bad = extra % 4 != 0 || 128 + extra > shape.inode_size || (1..4).contains(&extra);
-            if bad && self.problem(format!("Inode {number} has a bad i_extra_isize")) {
-                inode.set_i_extra_isize(32.min(shape.inode_size - 128) as u16);
-            }
-        }
         if self.is_foreign() {
             return;
         }
@@ -409,16 +436,19 @@ impl Fsck {
             return self.core.inline_room(inode) != Some(inode.size());
         }
         if !self.core.is_fast_link(inode) {
-            // The byte behind the target is a zero.
+            // The byte behind a target in clear is a zero.
             let place = self.core.map(inode, 0, 1).ok().and_then(|run| run.data());
             let block = place.and_then(|place| self.core.block(place).ok());
-            let ended = block.is_some_and(|b| b.get(inode.size() as usize) == Some(&0));
-            return !ended && !inode.has_flag(flags::ENCRYPT);
+            return !block.is_some_and(|block| {
+                if inode.has_flag(flags::ENCRYPT) {
+                    return is_whole_secret(&block, inode.size());
+                }
+                block.get(inode.size() as usize) == Some(&0)
+            });
         }
         let area = inode.block_area();
         if inode.has_flag(flags::ENCRYPT) {
-            // An encrypted target begins with its length.
-            return crate::ext::layout::le16(area, 0) == 0;
+            return !is_whole_secret(area, inode.size());
         }
         let end = area.iter().position(|byte| *byte == 0).unwrap_or(FAST_LINK_MAX);
         end as u64 != inode.size() || end == FAST_LINK_MAX
@@ -673,6 +703,20 @@ impl Fsck {
         if !sound || odd || !self.reserve_is_right(double) {
             let text = "The resize inode does not point to the reserved blocks";
             self.waiting.resize_inode |= self.problem(text);
+            return Ok(());
+        }
+        let copies = (1..shape.groups).filter(|group| shape.has_super(*group)).count() as u64;
+        let blocks = 1 + u64::from(self.core.sb.s_reserved_gdt_blocks()) * (1 + copies);
+        let expected = blocks * (shape.block_size as u64 / 512);
+        let counted = self.core.sectors(inode);
+        if shape.cluster_bits == 0
+            && counted != expected
+            && self.slip(format!(
+                "The resize inode counts {counted} blocks of 512 bytes, it has {expected}"
+            ))
+        {
+            inode.set_flag(flags::HUGE_FILE, false);
+            inode.set_blocks_raw(expected);
         }
         Ok(())
     }
@@ -683,7 +727,12 @@ impl Fsck {
         let pointers = shape.block_size as u64 / 4;
         let (first, old) = (shape.super_block() + 1, shape.descriptor_blocks());
         let copies: Vec<u32> = (1..shape.groups).filter(|group| shape.has_super(*group)).collect();
-        (0..u64::from(self.core.sb.s_reserved_gdt_blocks())).all(|index| {
+        let reserved = u64::from(self.core.sb.s_reserved_gdt_blocks());
+        let pointed = (0..pointers as usize).filter(|slot| le32(&block, slot * 4) != 0).count();
+        if pointed as u64 != reserved {
+            return false;
+        }
+        (0..reserved).all(|index| {
             let slot = ((old + index) % pointers) as usize;
             let primary = first + old + index;
             let Ok(node) = self.core.block(primary) else { return false };
@@ -694,4 +743,10 @@ impl Fsck {
                 })
         })
     }
+}
+
+/// An encrypted target is two bytes of length and that much ciphertext (the kernel's
+/// `fscrypt_symlink_data`), together as long as the inode says, in a room that holds a zero more.
+fn is_whole_secret(room: &[u8], size: u64) -> bool {
+    size > 2 && size < room.len() as u64 && u64::from(le16(room, 0)) + 2 == size
 }

@@ -86,7 +86,11 @@ impl RepairReport {
 /// memory. An error means that the check could not even be begun.
 pub fn check(disk: Arc<dyn Disk>) -> Result<CheckReport> {
     let (core, findings) = start::open_to_look(disk)?;
+    let known = core.shape.features.check_repairable();
     let mut fsck = Fsck::new(core, None)?;
+    if let Err(why) = known {
+        fsck.found(why.to_string());
+    }
     for finding in findings {
         fsck.found(finding);
     }
