@@ -5,11 +5,67 @@ use std::sync::Arc;
 use disksmith_disk::{Disk, Error, Kind, Result};
 
 use super::Qcow2;
-use super::layout::{self, Header, put};
+use super::layout::{self, Extensions, Header, put};
 use super::meta::Meta;
 use super::open::BACKING_NAME_MOST;
 use super::util::{exclusive, lock};
 use crate::{Backing, OpenMode};
+
+/// Header, extensions and backing name, as they are put over older ones.
+pub(super) struct Head {
+    whole: Vec<u8>,
+    /// What stands in the first sector, by itself, while the rest is being written.
+    meanwhile: Option<Vec<u8>>,
+}
+
+impl Head {
+    /// `header` is set to what will be written. `None`: it does not fit into the first cluster.
+    pub(super) fn new(
+        extensions: &Extensions,
+        header: &mut Header,
+        backing: Option<&[u8]>,
+    ) -> Option<Self> {
+        let mut small = header.clone();
+        let without_names = extensions.encode_without_names(&mut small, backing);
+        match (extensions.encode(header, backing), without_names) {
+            (Some(whole), meanwhile) => {
+                Some(Self { whole, meanwhile: meanwhile.filter(|it| it.len() <= layout::SECTOR) })
+            }
+            (None, Some(whole)) => {
+                *header = small;
+                Some(Self { whole, meanwhile: None })
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// A cut could leave a part of the old one and a part of the new one.
+    fn is_torn_by_cuts(&self) -> bool {
+        self.whole.len() > layout::SECTOR && self.meanwhile.is_none()
+    }
+
+    /// Writes it, durably. A sector is written whole or not at all: what is longer than one is
+    /// first written without the names of the features, so that the first sector says nothing
+    /// of the others until they are there.
+    pub(super) fn write(self, storage: &dyn Disk, cluster_size: u64) -> Result<()> {
+        let mut cluster = self.whole;
+        let long = cluster.len() > layout::SECTOR;
+        // A fresh file need not be a cluster long yet.
+        cluster.resize(cluster_size as usize, 0);
+        let Some(mut sector) = self.meanwhile.filter(|_| long) else {
+            storage.write_at(&cluster, 0)?;
+            return storage.flush();
+        };
+        sector.resize(layout::SECTOR, 0);
+        storage.write_at(&sector, 0)?;
+        storage.flush()?;
+        let (first, others) = cluster.split_at(layout::SECTOR);
+        storage.write_at(others, layout::SECTOR as u64)?;
+        storage.flush()?;
+        storage.write_at(first, 0)?;
+        storage.flush()
+    }
+}
 
 impl Meta {
     /// Writes header, extensions and backing name anew, durably. Unknown ones are kept. What was
@@ -17,19 +73,13 @@ impl Meta {
     /// says otherwise: a torn write leaves no half of a name.
     pub(super) fn rewrite_header(&mut self) -> Result<()> {
         let mut header = self.header.clone();
-        let bytes = self
-            .extensions
-            .encode_in_place(&mut header, self.backing.as_deref())
+        let head = Head::new(&self.extensions, &mut header, self.backing.as_deref())
             .ok_or_else(|| Error::new(Kind::OutOfSpace, "No space left in the file header"))?;
-        if bytes.len() > layout::SECTOR && self.write_name_apart(&mut header)? {
+        if head.is_torn_by_cuts() && self.write_name_apart(&mut header)? {
             self.header = header;
             return Ok(());
         }
-        let mut cluster = vec![0; self.shape.cluster_size() as usize];
-        put(&mut cluster, 0, &bytes);
-        // A fresh file need not be a cluster long yet.
-        self.storage.write_at(&cluster, 0)?;
-        self.storage.flush()?;
+        head.write(&*self.storage, self.shape.cluster_size())?;
         self.header = header;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use disksmith_disk::{Error, Kind, Result};
 
+use super::super::header::Head;
 use super::super::layout::{BitmapTableEntry, parse_bitmap_directory};
 use super::super::open::read_table;
 use super::super::util::read_padded;
@@ -51,13 +52,8 @@ impl Checker<'_> {
     pub(super) fn drop_void_bitmaps(&mut self) -> Result<()> {
         self.roots.extensions.void_bitmaps = false;
         let backing = self.roots.backing.clone();
-        let encoded =
-            self.roots.extensions.encode_in_place(&mut self.roots.header, backing.as_deref());
-        match encoded {
-            Some(mut cluster) => {
-                cluster.resize(self.roots.shape.cluster_size() as usize, 0);
-                self.storage.write_at(&cluster, 0)
-            }
+        match Head::new(&self.roots.extensions, &mut self.roots.header, backing.as_deref()) {
+            Some(head) => head.write(self.storage, self.roots.shape.cluster_size()),
             None => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 
 use disksmith_disk::{Error, Kind, Result};
 
+use super::super::header::Head;
 use super::super::layout;
 use super::Editor;
 
@@ -58,12 +59,8 @@ impl Editor<'_> {
     pub(in super::super) fn write_header(&mut self) -> Result<()> {
         self.sync()?;
         let backing = self.roots.backing.clone();
-        let encoded =
-            self.roots.extensions.encode_in_place(&mut self.roots.header, backing.as_deref());
-        let mut bytes =
-            encoded.ok_or_else(|| Error::new(Kind::OutOfSpace, "No space left on device"))?;
-        bytes.resize(self.roots.shape.cluster_size() as usize, 0);
-        self.storage.write_at(&bytes, 0)?;
-        self.storage.flush()
+        let head = Head::new(&self.roots.extensions, &mut self.roots.header, backing.as_deref())
+            .ok_or_else(|| Error::new(Kind::OutOfSpace, "No space left on device"))?;
+        head.write(self.storage, self.roots.shape.cluster_size())
     }
 }

@@ -136,21 +136,13 @@ impl Extensions {
         self.encode_with(header, backing, true)
     }
 
-    /// As [`encode`](Self::encode), for an image that is in use: a sector is written whole or not
-    /// at all, so the names of the features, which nothing depends on, are left out where all
-    /// else then lies in the first sector.
-    pub fn encode_in_place(&self, header: &mut Header, backing: Option<&[u8]>) -> Option<Vec<u8>> {
-        let mut without = header.clone();
-        match self.encode_with(header, backing, true) {
-            Some(bytes) if bytes.len() <= SECTOR => Some(bytes),
-            whole => match self.encode_with(&mut without, backing, false) {
-                Some(bytes) if bytes.len() <= SECTOR || whole.is_none() => {
-                    *header = without;
-                    Some(bytes)
-                }
-                _ => whole,
-            },
-        }
+    /// As [`encode`](Self::encode), without the names of the features, which nothing depends on.
+    pub fn encode_without_names(
+        &self,
+        header: &mut Header,
+        backing: Option<&[u8]>,
+    ) -> Option<Vec<u8>> {
+        self.encode_with(header, backing, false)
     }
 
     /// Header and extensions in the first sector, and the backing name behind it at `place`;
