@@ -6,6 +6,7 @@
 //!
 //! This crate knows nothing of files, formats or filesystems.
 
+mod buffer;
 pub mod bytes;
 mod disk;
 mod error;
@@ -15,6 +16,7 @@ mod size;
 mod slice;
 mod zero;
 
+pub use buffer::PageBuffer;
 pub use disk::{Disk, Geometry, ZeroMode};
 pub use error::{Context, Error, Kind, Result};
 pub use extent::{Extent, State};

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use disksmith_disk::{Context, Disk, Error, Kind, Result};
+use disksmith_disk::{Context, Disk, Error, Kind, PageBuffer, Result};
 use disksmith_open::{Node, chain_map};
 
 /// Bytes that are read and written at once.
@@ -28,7 +28,7 @@ pub(crate) fn send(sources: &[Node], name: &str) -> Result<()> {
 }
 
 fn send_to(sources: &[Node], target: &mut dyn Write) -> Result<()> {
-    let mut buffer = vec![0; STEP as usize];
+    let mut buffer = PageBuffer::zeroed(STEP as usize);
     for node in sources {
         let size = node.image.size();
         let mut at = 0;

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use disksmith_disk::PageBuffer;
+
 /// Where the kernel does not say, this suits all but exotic devices.
 const USUAL_ALIGNMENT: usize = 4096;
 /// No filesystem or device asks for more; what claims to is not believed.
@@ -25,13 +27,13 @@ pub(crate) struct Direct {
 /// Aligned memory.
 #[derive(Debug)]
 struct Bounce {
-    memory: Vec<u8>,
+    memory: PageBuffer,
     start: usize,
 }
 
 impl Bounce {
     fn new(alignment: usize) -> Self {
-        let memory = vec![0; STEP.max(alignment) + alignment];
+        let memory = PageBuffer::zeroed(STEP.max(alignment) + alignment);
         let start = memory.as_ptr().align_offset(alignment).min(alignment);
         Self { memory, start }
     }

@@ -140,6 +140,11 @@ impl FileDisk {
         self.block_device
     }
 
+    /// Whether requests go past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
     /// Which file it is.
     pub fn id(&self) -> Result<FileId> {
         let metadata = self.file.metadata()?;

@@ -8,7 +8,7 @@ use disksmith_open::Node;
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Order, Pipeline};
 use crate::plan::{Plan, Source};
 use crate::pool::Shape;
 use crate::rate::RateLimit;
@@ -57,7 +57,7 @@ pub fn commit(request: &CommitRequest<'_>, observer: &dyn Observer) -> Result<()
 fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Result<()> {
     let sources = Source::line_up(&[request.top]);
     let unit = request.base.allocation_unit().unwrap_or(1 << 16);
-    let shape = Shape::copying(unit);
+    let shape = Shape::copying(None, unit);
     let transfer = Transfer {
         sources: &sources,
         unit,
@@ -91,7 +91,7 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
             }
             meter.advance(ready.end - ready.start)
         },
-        unordered: false,
+        order: Order::InTurn,
     })?;
     meter.finish();
     Ok(())

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use disksmith_disk::{Disk, Error, Kind, Result, first_difference, is_zero};
+use disksmith_disk::{Disk, Error, Kind, PageBuffer, Result, first_difference, is_zero};
 use disksmith_open::{ChainExtent, Node, chain_map};
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Order, Pipeline};
 use crate::pool::Shape;
 
 /// Differences are told by the sector they lie in.
@@ -90,7 +90,7 @@ pub fn compare(
     }
     let common = sizes[0].min(sizes[1]);
     let total = sizes[0].max(sizes[1]);
-    let shape = Shape::copying(1 << 16);
+    let shape = Shape::copying(None, 1 << 16);
     let mut walk = Walk {
         sides: [Side::new(request.a), Side::new(request.b)],
         strict: request.strict,
@@ -103,7 +103,7 @@ pub fn compare(
     let found: Mutex<Option<(u64, Outcome)>> = Mutex::new(None);
     let result = pipeline::run(Pipeline {
         workers: shape.workers,
-        buffers: (0..shape.buffers).map(|_| [Vec::new(), Vec::new()]).collect(),
+        buffers: (0..shape.buffers).map(|_| Default::default()).collect(),
         state: &|| (),
         next: &mut || {
             check_cancelled(observer)?;
@@ -125,7 +125,7 @@ pub fn compare(
         },
         // Parts are handed out in order and what was handed out is finished: of several answers
         // the first part's is the right one.
-        unordered: true,
+        order: Order::Any,
     });
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let verdict = match found.map(|(_, outcome)| outcome) {
@@ -278,7 +278,7 @@ impl Walk<'_> {
 }
 
 impl Part {
-    fn compare(self, request: &CompareRequest<'_>, buffers: &mut [Vec<u8>; 2]) -> Outcome {
+    fn compare(self, request: &CompareRequest<'_>, buffers: &mut [PageBuffer; 2]) -> Outcome {
         let (start, end, runs) = match self {
             Self::Known(outcome) => return outcome,
             Self::Read { start, end, runs } => (start, end, runs),
@@ -293,7 +293,7 @@ impl Part {
 
 fn read_and_compare(
     request: &CompareRequest<'_>,
-    buffers: &mut [Vec<u8>; 2],
+    buffers: &mut [PageBuffer; 2],
     start: u64,
     runs: &[Run],
 ) -> Result<Option<u64>, CompareError> {
@@ -325,15 +325,13 @@ fn read_and_compare(
 fn read_side(
     node: &Node,
     side: usize,
-    buffer: &mut Vec<u8>,
+    buffer: &mut PageBuffer,
     start: u64,
     runs: &[Run],
 ) -> Result<()> {
     let end = runs.last().map_or(start, |run| run.start + run.length);
     let length = (end - start) as usize;
-    if buffer.len() < length {
-        buffer.resize(length, 0);
-    }
+    buffer.reach(length);
     for group in runs.chunk_by(|a, b| a.zero[side] == b.zero[side]) {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
         if first.zero[side] {

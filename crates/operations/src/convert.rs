@@ -9,7 +9,7 @@ use disksmith_formats::{Compression, Image};
 use disksmith_open::Node;
 
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Order, Pipeline};
 use crate::plan::{Plan, Source};
 use crate::pool::{self, Shape};
 use crate::rate::RateLimit;
@@ -155,7 +155,7 @@ pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<
             transfer.prepare(compressor, &piece, buffer)
         },
         place: &|ready, buffer| placer.place(&ready, buffer),
-        unordered: request.out_of_order,
+        order: order(request),
     })?;
     if let (true, [source]) = (request.bitmaps, request.sources) {
         let skip = request.skip_broken_bitmaps;
@@ -204,9 +204,21 @@ fn unit(request: &ConvertRequest<'_>, compression: Option<Compression>) -> u64 {
 
 fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
     match (request.threads, request.compress) {
-        (Some(threads), _) => Shape::new(threads, unit),
-        (None, true) => Shape::new(pool::threads(), unit),
-        (None, false) => Shape::copying(unit),
+        (threads, true) => Shape::new(threads.unwrap_or_else(pool::threads), unit),
+        (threads, false) => Shape::copying(threads, unit),
+    }
+}
+
+/// Bytes of a raw image lie where they lie, whoever writes first; past the page cache several
+/// writes at once keep the device busy.
+fn order(request: &ConvertRequest<'_>) -> Order {
+    let target = request.target;
+    let direct = target.file.as_ref().is_some_and(|file| file.is_direct());
+    match request.compress {
+        _ if request.out_of_order => Order::Any,
+        true => Order::Handed,
+        false if direct && target.image.format() == "raw" => Order::Any,
+        false => Order::InTurn,
     }
 }
 
@@ -322,9 +334,7 @@ impl Placer<'_> {
         while done < step.length {
             check_cancelled(self.observer)?;
             let chunk = (step.length - done).min(1 << 20);
-            if (buffer.bytes.len() as u64) < chunk {
-                buffer.bytes.resize(chunk as usize, 0);
-            }
+            buffer.bytes.reach(chunk as usize);
             let bytes = &mut buffer.bytes[..chunk as usize];
             node.image.read_at(bytes, from + done)?;
             self.target.write_at(bytes, step.at + done)?;

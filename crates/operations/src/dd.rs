@@ -4,13 +4,13 @@
 use std::io::{Read, Write};
 use std::sync::{Mutex, PoisonError};
 
-use disksmith_disk::{Context, Error, Kind, Result, ZeroMode};
+use disksmith_disk::{Context, Error, Kind, PageBuffer, Result, ZeroMode};
 use disksmith_formats::{Image, Preallocation, ResizeRequest};
 use disksmith_open::Node;
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Order, Pipeline};
 use crate::plan::{Plan, Source};
 use crate::pool::Shape;
 use crate::transfer::{Action, Buffer, Transfer};
@@ -155,7 +155,7 @@ pub fn dd_from_stream(
 ) -> Result<u64> {
     let DdStream { target, to, .. } = request;
     let limit = request.limit.unwrap_or(u64::MAX);
-    let mut buffer = vec![0; STREAM_STEP];
+    let mut buffer = PageBuffer::zeroed(STREAM_STEP);
     let mut done = 0u64;
     let result = loop {
         check_cancelled(observer)?;
@@ -246,7 +246,7 @@ fn copy(
     let DdPlan { from, length, .. } = plan;
     let sources = Source::line_up(&[source]);
     let unit = 4096;
-    let shape = Shape::copying(unit);
+    let shape = Shape::copying(None, unit);
     let transfer = Transfer {
         sources: &sources,
         unit,
@@ -282,7 +282,7 @@ fn copy(
             }
             meter.advance(ready.end - ready.start)
         },
-        unordered: false,
+        order: Order::InTurn,
     })?;
     meter.finish();
     Ok(())

@@ -18,16 +18,28 @@ pub(crate) struct Pipeline<'a, S, B, P, R> {
     pub(crate) next: &'a mut (dyn FnMut() -> Result<Option<P>> + Send),
     /// Reads and transforms a piece; several at once.
     pub(crate) work: &'a (dyn Fn(&mut S, P, &mut B) -> Result<R> + Sync),
-    /// Takes the result. One at a time and in the order of the pieces, unless `unordered`.
+    /// Takes the result, as `order` says.
     pub(crate) place: &'a (dyn Fn(R, &mut B) -> Result<()> + Sync),
-    /// Results are placed as they come, several at once.
-    pub(crate) unordered: bool,
+    pub(crate) order: Order,
+}
+
+/// Who places when.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    /// One at a time, in the order of the pieces; a worker whose piece is not next leaves it to
+    /// the one that is placing and goes on. For work that takes longer than placing.
+    Handed,
+    /// One at a time, in the order of the pieces; each worker waits for its turn and places
+    /// its own piece, while that is still in its processor's cache. For plain copies.
+    InTurn,
+    /// As they come, several at once.
+    Any,
 }
 
 /// Runs until all pieces are placed or one failed. Of several failures the one of the first
-/// piece is told, and nothing behind it is placed (unless unordered).
+/// piece is told, and nothing behind it is placed (unless in [`Order::Any`]).
 pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, R>) -> Result<()> {
-    let Pipeline { workers, buffers, state, next, work, place, unordered } = pipeline;
+    let Pipeline { workers, buffers, state, next, work, place, order } = pipeline;
     let enough = buffers.len().div_ceil(2);
     let source = Mutex::new(Source { next, index: 0, ended: false });
     let shared = Shared {
@@ -42,6 +54,7 @@ pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, 
         }),
         enough,
         buffers_freed: Condvar::new(),
+        turn_changed: Condvar::new(),
     };
     std::thread::scope(|scope| {
         for _ in 0..workers.max(1) {
@@ -54,12 +67,14 @@ pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, 
                         break;
                     };
                     let result = piece.and_then(|piece| work(&mut state, piece, &mut buffer));
-                    if unordered {
-                        let placed = result.and_then(|result| place(result, &mut buffer));
-                        shared.done(placed, buffer);
-                        continue;
+                    match order {
+                        Order::Handed => shared.finish(index, result, buffer, place),
+                        Order::InTurn => shared.place_in_turn(index, result, buffer, place),
+                        Order::Any => {
+                            let placed = result.and_then(|result| place(result, &mut buffer));
+                            shared.done(placed, buffer);
+                        }
                     }
-                    shared.finish(index, result, buffer, place);
                 }
             });
         }
@@ -95,6 +110,7 @@ struct Shared<B, R> {
     /// work on one piece may take.
     enough: usize,
     buffers_freed: Condvar,
+    turn_changed: Condvar,
 }
 
 /// Finished pieces waiting for their turn, and free buffers.
@@ -149,6 +165,32 @@ impl<B, R> Shared<B, R> {
         self.give_back(buffer);
     }
 
+    /// Waits until all pieces before this one are placed, then places it.
+    fn place_in_turn(
+        &self,
+        index: u64,
+        result: Result<R>,
+        mut buffer: B,
+        place: &(dyn Fn(R, &mut B) -> Result<()> + Sync),
+    ) {
+        let mut line = lock(&self.line);
+        while line.turn != index && !line.stopped {
+            line = self.turn_changed.wait(line).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !line.stopped {
+            drop(line);
+            let placed = result.and_then(|result| place(result, &mut buffer));
+            line = lock(&self.line);
+            line.turn += 1;
+            if let Err(error) = placed {
+                line.failure = Some(error);
+                line.stopped = true;
+            }
+            self.turn_changed.notify_all();
+        }
+        self.put(&mut line, buffer);
+    }
+
     /// Hands in a result. If nobody is placing, this thread places all whose turn it is.
     fn finish(
         &self,
@@ -188,6 +230,7 @@ impl<B, R> Drop for StopOnPanic<'_, B, R> {
         if std::thread::panicking() {
             lock(&self.0.line).stopped = true;
             self.0.buffers_freed.notify_all();
+            self.0.turn_changed.notify_all();
         }
     }
 }

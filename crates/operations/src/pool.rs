@@ -4,6 +4,8 @@
 const MEMORY: u64 = 32 << 20;
 /// Pieces are no larger: they shall still be in the processor's cache when they are written.
 const LARGEST_STEP: u64 = 512 << 10;
+/// Bytes per piece of a plain copy.
+const COPY_STEP: u64 = 1 << 20;
 /// Nor smaller: less costs system calls.
 const SMALLEST_STEP: u64 = 128 << 10;
 /// Most worker threads.
@@ -31,14 +33,23 @@ impl Shape {
         Self { workers, buffers, step }
     }
 
-    /// Threads for work that mostly waits for the kernel.
-    pub(crate) fn copying(unit: u64) -> Self {
-        Self::new(threads().min(8), unit)
+    /// For work that mostly waits for the kernel: one thread more than cores, so that one reads
+    /// while another writes, and a buffer for each.
+    pub(crate) fn copying(workers: Option<usize>, unit: u64) -> Self {
+        let workers = workers.unwrap_or_else(|| cores().saturating_add(1).clamp(2, 8));
+        let step = COPY_STEP.max(unit);
+        let most = usize::try_from(MEMORY / step).unwrap_or(MAX_WORKERS);
+        let workers = workers.clamp(1, most.clamp(2, MAX_WORKERS));
+        Self { workers, buffers: workers, step }
     }
 }
 
 /// How many threads to work with. More than cores: where other programs keep the cores busy,
 /// one thread that has to wait for its turn shall not hold up all.
 pub(crate) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(4, |cores| (2 * cores.get()).max(4))
+    (2 * cores()).max(4)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }

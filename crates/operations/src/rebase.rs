@@ -1,14 +1,14 @@
 //! Putting an image onto another backing image without changing what it shows.
 
 use disksmith_codec::{Compressor, Options};
-use disksmith_disk::{Context, Disk, Error, Kind, Result, State, ZeroMode, is_zero};
+use disksmith_disk::{Context, Disk, Error, Kind, PageBuffer, Result, State, ZeroMode, is_zero};
 use disksmith_formats::{Backing, Image};
 use disksmith_host::FileId;
 use disksmith_open::{ChainExtent, Node, chain_map};
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Order, Pipeline};
 use crate::pool::Shape;
 use crate::transfer::{Action, Buffer, Step};
 
@@ -37,7 +37,7 @@ pub fn rebase(request: &RebaseRequest<'_>, observer: &dyn Observer) -> Result<()
         false => None,
     };
     let unit = image.cluster_size().unwrap_or(1 << 16);
-    let shape = Shape::copying(unit);
+    let shape = Shape::copying(None, unit);
     let mut walk = Walk::new(request, unit, shape.step);
     let meter = Meter::start(observer, image.size());
     pipeline::run(Pipeline {
@@ -53,7 +53,7 @@ pub fn rebase(request: &RebaseRequest<'_>, observer: &dyn Observer) -> Result<()
             place(image, &part, &steps, &work.old)?;
             meter.advance(part.end - part.start)
         },
-        unordered: false,
+        order: Order::Handed,
     })?;
     image.flush()?;
     image.change_backing(request.record.cloned())?;
@@ -75,7 +75,7 @@ pub fn rebase_unsafe(image: &dyn Image, record: Option<&Backing>) -> Result<()> 
 #[derive(Default)]
 struct Work {
     old: Buffer,
-    new: Vec<u8>,
+    new: PageBuffer,
 }
 
 /// A range of the image, with the runs that it does not hold itself and whose content may
@@ -226,8 +226,8 @@ impl Part {
             return Ok((self, steps));
         }
         let length = (self.end - self.start) as usize;
-        work.old.bytes.resize(length.next_multiple_of(unit as usize), 0);
-        work.new.resize(length, 0);
+        work.old.bytes.resize(length.next_multiple_of(unit as usize));
+        work.new.resize(length);
         self.read(request, work)?;
         let mut at = self.start;
         while at < self.end {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use disksmith_codec::Compressor;
-use disksmith_disk::{Disk, Result, is_zero};
+use disksmith_disk::{Disk, PageBuffer, Result, is_zero};
 
 use crate::Observer;
 use crate::plan::{Fill, Piece, Segment, Source};
@@ -15,7 +15,7 @@ const SECTOR: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     /// The piece's bytes.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: PageBuffer,
     /// Its compressed clusters, one after another.
     pub(crate) packed: Vec<u8>,
 }
@@ -131,9 +131,7 @@ impl Transfer<'_> {
             Fill::Zero => false,
         };
         let length = (piece.end - piece.start) as usize;
-        if buffer.bytes.len() < length {
-            buffer.bytes.resize(length, 0);
-        }
+        buffer.bytes.reach(length);
         let mut pending: Option<Segment> = None;
         for segment in &piece.segments {
             let range = (segment.at - piece.start) as usize..(segment.end() - piece.start) as usize;
@@ -247,7 +245,7 @@ impl Transfer<'_> {
         // The last cluster may stick out of the disk: its rest is zeroes.
         let whole = range.start + self.unit as usize;
         if range.end < whole {
-            buffer.bytes.resize(buffer.bytes.len().max(whole), 0);
+            buffer.bytes.reach(whole);
             buffer.bytes[range.end..whole].fill(0);
         }
         match compressor.compress(&buffer.bytes[range.start..whole]) {

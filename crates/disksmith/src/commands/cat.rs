@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use disksmith_disk::Result;
+use disksmith_disk::{PageBuffer, Result};
 use disksmith_filesystems::{FileKind, errors};
 
 use super::Verb;
@@ -54,7 +54,7 @@ pub(crate) fn cat(guest: &Guest, path: &str, out: &mut dyn Write) -> Result<()> 
         FileKind::Directory => return Err(attempt(errors::is_a_directory())),
         _ => return Err(attempt(errors::invalid())),
     }
-    let mut buffer = vec![0; STEP.min(usize::try_from(found.size).unwrap_or(STEP)).max(1)];
+    let mut buffer = PageBuffer::zeroed(STEP.min(usize::try_from(found.size).unwrap_or(STEP)).max(1));
     let mut at = 0;
     while at < found.size {
         let count = guest.tree.read(found.inode, at, &mut buffer).map_err(attempt)?;

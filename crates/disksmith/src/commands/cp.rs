@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use disksmith_disk::{Context, Error, Kind};
+use disksmith_disk::{Context, Error, Kind, PageBuffer};
 use disksmith_filesystems::{
     Attributes, Changes, Device, FileKind, Filesystem, NewFile, errno, errors,
 };
@@ -245,7 +245,7 @@ impl Cp {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut buffer = vec![0; 1 << 20];
+        let mut buffer = PageBuffer::zeroed(1 << 20);
         let (mut input, mut at) = (std::io::stdin().lock(), 0);
         loop {
             let count = input.read(&mut buffer).context("Could not read stdin")?;

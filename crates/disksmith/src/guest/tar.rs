@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_disk::{Context, Error, Kind, PageBuffer, Result};
 use disksmith_filesystems::source::{Node, Source, SourceFile};
 use disksmith_filesystems::{
     Attributes, Changes, Device, FileKind, Filesystem, NewFile, Seek, Time, errno, errors,
@@ -31,7 +31,7 @@ pub(crate) fn export(
     out: &mut dyn Write,
     fail: &mut dyn FnMut(&[u8], Error),
 ) -> Result<()> {
-    let mut export = Export { tree, out, seen: HashMap::new(), buffer: vec![0; STEP] };
+    let mut export = Export { tree, out, seen: HashMap::new(), buffer: PageBuffer::zeroed(STEP) };
     walk(
         tree,
         start,
@@ -52,7 +52,7 @@ struct Export<'a> {
     out: &'a mut dyn Write,
     /// First path of files with several names.
     seen: HashMap<u64, Vec<u8>>,
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
 }
 
 /// The fields of one header.

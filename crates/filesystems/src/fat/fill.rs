@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use disksmith_disk::{Context as _, Disk, Error, Kind, Result};
+use disksmith_disk::{Context as _, Disk, Error, Kind, PageBuffer, Result};
 
 use super::make::{FatOptions, make};
 use super::name;
@@ -208,7 +208,7 @@ impl Fill<'_> {
     }
 
     fn copy(&self, from: u64, to: u64) -> Result<()> {
-        let (mut buffer, mut at) = (vec![0; STEP], 0);
+        let (mut buffer, mut at) = (PageBuffer::zeroed(STEP), 0);
         loop {
             let count = self.fat.read(from, at, &mut buffer)?;
             if count == 0 {

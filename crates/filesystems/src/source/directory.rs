@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use disksmith_disk::{Context as _, Error, Result};
+use disksmith_disk::{Context as _, Error, PageBuffer, Result};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -26,7 +26,7 @@ pub struct DirectorySource {
     /// First path of files with several names, by device and inode.
     seen: HashMap<(u64, u64), Vec<u8>>,
     current: Option<(PathBuf, u64, u64)>,
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
 }
 
 impl DirectorySource {
@@ -37,7 +37,7 @@ impl DirectorySource {
             todo: vec![Vec::new()],
             seen: HashMap::new(),
             current: None,
-            buffer: Vec::new(),
+            buffer: PageBuffer::default(),
         }
     }
 
@@ -167,7 +167,7 @@ impl Source for DirectorySource {
         if *size == 0 {
             return Ok(());
         }
-        self.buffer.resize(BUFFER, 0);
+        self.buffer.reach(BUFFER);
         let attempt = || format!("Could not read '{}'", path.display());
         let file = File::open(path).with_context(attempt)?;
         for (start, end) in data_runs(&file, *size, *blocks) {

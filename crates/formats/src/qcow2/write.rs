@@ -5,7 +5,7 @@
 
 use std::sync::MutexGuard;
 
-use disksmith_disk::{Disk, Result};
+use disksmith_disk::{Disk, PageBuffer, Result};
 
 use super::Qcow2;
 use super::layout::{L2Entry, Shape, Unit};
@@ -195,7 +195,7 @@ impl Qcow2 {
         }
         let disk = self.data_disk()?;
         let mut done = 0;
-        let mut buffer = vec![0; fill.length.min(COPY_STEP) as usize];
+        let mut buffer = PageBuffer::zeroed(fill.length.min(COPY_STEP) as usize);
         while done < fill.length {
             let step = (fill.length - done).min(COPY_STEP);
             let part = buffer.get_mut(..step as usize).unwrap_or_default();

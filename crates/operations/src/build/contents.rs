@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_disk::{Context, Error, Kind, PageBuffer, Result};
 use disksmith_filesystems::source::{DirectorySource, Node, Source, SourceFile, TarSource, unpack};
 use disksmith_filesystems::{Time, errors};
 
@@ -292,7 +292,7 @@ impl Source for FileList {
 
 fn stream(path: &Path, size: u64, sink: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
     let mut file = File::open(path)?;
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = PageBuffer::zeroed(BUFFER);
     let mut at = 0;
     while at < size {
         let want = (size - at).min(BUFFER as u64) as usize;

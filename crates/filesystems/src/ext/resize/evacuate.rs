@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use disksmith_disk::Result;
+use disksmith_disk::{PageBuffer, Result};
 
 use crate::ext::check::mapping::{Mapped, edit_pointers, read};
 use crate::ext::core::{Core, RESIZE_INODE};
@@ -301,7 +301,7 @@ fn copy(core: &mut Core, inode: &Inode, from: u64, to: u64, count: u64, skip: bo
     let bits = core.shape.block_bits;
     let (mut at, end) = (0, count << bits);
     while at < end {
-        let mut buffer = vec![0; COPY_BYTES.min(end - at) as usize];
+        let mut buffer = PageBuffer::zeroed(COPY_BYTES.min(end - at) as usize);
         core.disk.read_at(&mut buffer, (from << bits) + at)?;
         core.disk.write_at(&buffer, (to << bits) + at)?;
         at += buffer.len() as u64;

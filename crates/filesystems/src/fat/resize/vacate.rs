@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use disksmith_disk::{Result, ZeroMode};
+use disksmith_disk::{PageBuffer, Result, ZeroMode};
 
 use super::super::chain::{Run, append};
 use super::super::core::Core;
@@ -217,7 +217,7 @@ fn move_chain(core: &mut Core, start: u32, leave: &Range<u32>) -> Result<Option<
 fn copy(core: &Core, from: u32, to: u32, count: u32) -> Result<()> {
     let length = u64::from(count) * core.shape.cluster_size();
     let (from, to) = (core.shape.place(from), core.shape.place(to));
-    let mut buffer = vec![0; length.min(STEP) as usize];
+    let mut buffer = PageBuffer::zeroed(length.min(STEP) as usize);
     let mut at = 0;
     while at < length {
         let step = (length - at).min(STEP) as usize;
