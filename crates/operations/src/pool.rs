@@ -33,10 +33,10 @@ impl Shape {
         Self { workers, buffers, step }
     }
 
-    /// For work that mostly waits for the kernel: one thread more than cores, so that one reads
-    /// while another writes, and a buffer for each.
+    /// For work that mostly waits for the kernel: a thread for each core, so that one reads while
+    /// another writes, and a buffer for each.
     pub(crate) fn copying(workers: Option<usize>, unit: u64) -> Self {
-        let workers = workers.unwrap_or_else(|| cores().saturating_add(1).clamp(2, 8));
+        let workers = workers.unwrap_or_else(|| cores().clamp(2, 8));
         let step = COPY_STEP.max(unit);
         let most = usize::try_from(MEMORY / step).unwrap_or(MAX_WORKERS);
         let workers = workers.clamp(1, most.clamp(2, MAX_WORKERS));
