@@ -170,25 +170,38 @@ impl<B, R> Shared<B, R> {
         &self,
         index: u64,
         result: Result<R>,
-        mut buffer: B,
+        buffer: B,
         place: &(dyn Fn(R, &mut B) -> Result<()> + Sync),
     ) {
         let mut line = lock(&self.line);
         while line.turn != index && !line.stopped {
             line = self.turn_changed.wait(line).unwrap_or_else(PoisonError::into_inner);
         }
-        if !line.stopped {
-            drop(line);
-            let placed = result.and_then(|result| place(result, &mut buffer));
-            line = lock(&self.line);
-            line.turn += 1;
-            if let Err(error) = placed {
-                line.failure = Some(error);
-                line.stopped = true;
-            }
-            self.turn_changed.notify_all();
+        if line.stopped {
+            self.put(&mut line, buffer);
+            return;
+        }
+        drop(line);
+        drop(self.place_next(result, buffer, place));
+        self.turn_changed.notify_all();
+    }
+
+    /// Places the piece whose turn it is.
+    fn place_next(
+        &self,
+        result: Result<R>,
+        mut buffer: B,
+        place: &(dyn Fn(R, &mut B) -> Result<()> + Sync),
+    ) -> MutexGuard<'_, Line<B, R>> {
+        let placed = result.and_then(|result| place(result, &mut buffer));
+        let mut line = lock(&self.line);
+        line.turn += 1;
+        if let Err(error) = placed {
+            line.failure = Some(error);
+            line.stopped = true;
         }
         self.put(&mut line, buffer);
+        line
     }
 
     /// Hands in a result. If nobody is placing, this thread places all whose turn it is.
@@ -207,16 +220,9 @@ impl<B, R> Shared<B, R> {
         line.placing = true;
         while !line.stopped {
             let turn = line.turn;
-            let Some((result, mut buffer)) = line.finished.remove(&turn) else { break };
+            let Some((result, buffer)) = line.finished.remove(&turn) else { break };
             drop(line);
-            let placed = result.and_then(|result| place(result, &mut buffer));
-            line = lock(&self.line);
-            line.turn += 1;
-            if let Err(error) = placed {
-                line.failure = Some(error);
-                line.stopped = true;
-            }
-            self.put(&mut line, buffer);
+            line = self.place_next(result, buffer, place);
         }
         line.placing = false;
     }

@@ -123,96 +123,80 @@ pub enum Feature {
     RoCompat(RoCompat),
 }
 
-/// Every feature by name.
-pub const FEATURES: &[(&str, Feature)] = &[
-    ("dir_prealloc", Feature::Compat(Compat::DIR_PREALLOC)),
-    ("imagic_inodes", Feature::Compat(Compat::IMAGIC_INODES)),
-    ("has_journal", Feature::Compat(Compat::HAS_JOURNAL)),
-    ("ext_attr", Feature::Compat(Compat::EXT_ATTR)),
-    ("resize_inode", Feature::Compat(Compat::RESIZE_INODE)),
-    ("dir_index", Feature::Compat(Compat::DIR_INDEX)),
-    ("snapshot_bitmap", Feature::Compat(Compat::EXCLUDE_BITMAP)),
-    ("sparse_super2", Feature::Compat(Compat::SPARSE_SUPER2)),
-    ("fast_commit", Feature::Compat(Compat::FAST_COMMIT)),
-    ("stable_inodes", Feature::Compat(Compat::STABLE_INODES)),
-    ("orphan_file", Feature::Compat(Compat::ORPHAN_FILE)),
-    ("compression", Feature::Incompat(Incompat::COMPRESSION)),
-    ("filetype", Feature::Incompat(Incompat::FILETYPE)),
-    ("needs_recovery", Feature::Incompat(Incompat::RECOVER)),
-    ("journal_dev", Feature::Incompat(Incompat::JOURNAL_DEV)),
-    ("meta_bg", Feature::Incompat(Incompat::META_BG)),
-    ("extent", Feature::Incompat(Incompat::EXTENTS)),
-    ("extents", Feature::Incompat(Incompat::EXTENTS)),
-    ("64bit", Feature::Incompat(Incompat::BITS64)),
-    ("mmp", Feature::Incompat(Incompat::MMP)),
-    ("flex_bg", Feature::Incompat(Incompat::FLEX_BG)),
-    ("ea_inode", Feature::Incompat(Incompat::EA_INODE)),
-    ("dirdata", Feature::Incompat(Incompat::DIRDATA)),
-    ("metadata_csum_seed", Feature::Incompat(Incompat::CSUM_SEED)),
-    ("large_dir", Feature::Incompat(Incompat::LARGEDIR)),
-    ("inline_data", Feature::Incompat(Incompat::INLINE_DATA)),
-    ("encrypt", Feature::Incompat(Incompat::ENCRYPT)),
-    ("casefold", Feature::Incompat(Incompat::CASEFOLD)),
-    ("sparse_super", Feature::RoCompat(RoCompat::SPARSE_SUPER)),
-    ("large_file", Feature::RoCompat(RoCompat::LARGE_FILE)),
-    ("huge_file", Feature::RoCompat(RoCompat::HUGE_FILE)),
-    ("uninit_bg", Feature::RoCompat(RoCompat::GDT_CSUM)),
-    ("uninit_groups", Feature::RoCompat(RoCompat::GDT_CSUM)),
-    ("dir_nlink", Feature::RoCompat(RoCompat::DIR_NLINK)),
-    ("extra_isize", Feature::RoCompat(RoCompat::EXTRA_ISIZE)),
-    ("snapshot", Feature::RoCompat(RoCompat::HAS_SNAPSHOT)),
-    ("quota", Feature::RoCompat(RoCompat::QUOTA)),
-    ("bigalloc", Feature::RoCompat(RoCompat::BIGALLOC)),
-    ("metadata_csum", Feature::RoCompat(RoCompat::METADATA_CSUM)),
-    ("replica", Feature::RoCompat(RoCompat::REPLICA)),
-    ("read-only", Feature::RoCompat(RoCompat::READONLY)),
-    ("project", Feature::RoCompat(RoCompat::PROJECT)),
-    ("shared_blocks", Feature::RoCompat(RoCompat::SHARED_BLOCKS)),
-    ("verity", Feature::RoCompat(RoCompat::VERITY)),
-    ("orphan_present", Feature::RoCompat(RoCompat::ORPHAN_PRESENT)),
+bitflags! {
+    /// What we do with filesystems that have a feature.
+    #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+    struct Uses: u8 {
+        /// Read them; of no account outside `s_feature_incompat`.
+        const READ = 1;
+        /// Write them; of no account outside `s_feature_ro_compat`, for others reading suffices.
+        const WRITE = 2;
+        /// Tell what is in use from what is not; who only reads or writes may ignore a compatible
+        /// feature, a check must not. Of no account in `s_feature_incompat`.
+        const CHECK = 4;
+        /// Make them.
+        const MAKE = 8;
+    }
+}
+
+const CHECK: Uses = Uses::CHECK;
+const CHECK_MAKE: Uses = Uses::CHECK.union(Uses::MAKE);
+const NONE: Uses = Uses::empty();
+const READ: Uses = Uses::READ;
+const READ_MAKE: Uses = Uses::READ.union(Uses::MAKE);
+const WRITE: Uses = Uses::WRITE;
+const WRITE_CHECK: Uses = Uses::WRITE.union(Uses::CHECK);
+const WRITE_CHECK_MAKE: Uses = Uses::WRITE.union(Uses::CHECK).union(Uses::MAKE);
+
+/// Every feature: its name, its bit, what we do with it.
+const FEATURES: &[(&str, Feature, Uses)] = &[
+    ("dir_prealloc", Feature::Compat(Compat::DIR_PREALLOC), CHECK),
+    ("imagic_inodes", Feature::Compat(Compat::IMAGIC_INODES), CHECK),
+    ("has_journal", Feature::Compat(Compat::HAS_JOURNAL), CHECK_MAKE),
+    ("ext_attr", Feature::Compat(Compat::EXT_ATTR), CHECK_MAKE),
+    ("resize_inode", Feature::Compat(Compat::RESIZE_INODE), CHECK_MAKE),
+    ("dir_index", Feature::Compat(Compat::DIR_INDEX), CHECK_MAKE),
+    ("snapshot_bitmap", Feature::Compat(Compat::EXCLUDE_BITMAP), NONE),
+    ("sparse_super2", Feature::Compat(Compat::SPARSE_SUPER2), CHECK_MAKE),
+    ("fast_commit", Feature::Compat(Compat::FAST_COMMIT), CHECK),
+    ("stable_inodes", Feature::Compat(Compat::STABLE_INODES), CHECK_MAKE),
+    ("orphan_file", Feature::Compat(Compat::ORPHAN_FILE), CHECK_MAKE),
+    ("compression", Feature::Incompat(Incompat::COMPRESSION), NONE),
+    ("filetype", Feature::Incompat(Incompat::FILETYPE), READ_MAKE),
+    ("needs_recovery", Feature::Incompat(Incompat::RECOVER), READ),
+    ("journal_dev", Feature::Incompat(Incompat::JOURNAL_DEV), NONE),
+    ("meta_bg", Feature::Incompat(Incompat::META_BG), READ_MAKE),
+    ("extent", Feature::Incompat(Incompat::EXTENTS), READ_MAKE),
+    ("extents", Feature::Incompat(Incompat::EXTENTS), READ_MAKE),
+    ("64bit", Feature::Incompat(Incompat::BITS64), READ_MAKE),
+    ("mmp", Feature::Incompat(Incompat::MMP), READ),
+    ("flex_bg", Feature::Incompat(Incompat::FLEX_BG), READ_MAKE),
+    ("ea_inode", Feature::Incompat(Incompat::EA_INODE), READ_MAKE),
+    ("dirdata", Feature::Incompat(Incompat::DIRDATA), NONE),
+    ("metadata_csum_seed", Feature::Incompat(Incompat::CSUM_SEED), READ_MAKE),
+    ("large_dir", Feature::Incompat(Incompat::LARGEDIR), READ_MAKE),
+    ("inline_data", Feature::Incompat(Incompat::INLINE_DATA), READ_MAKE),
+    ("encrypt", Feature::Incompat(Incompat::ENCRYPT), READ_MAKE),
+    ("casefold", Feature::Incompat(Incompat::CASEFOLD), READ),
+    ("sparse_super", Feature::RoCompat(RoCompat::SPARSE_SUPER), WRITE_CHECK_MAKE),
+    ("large_file", Feature::RoCompat(RoCompat::LARGE_FILE), WRITE_CHECK_MAKE),
+    ("FEATURE_R2", Feature::RoCompat(RoCompat::BTREE_DIR), WRITE),
+    ("huge_file", Feature::RoCompat(RoCompat::HUGE_FILE), WRITE_CHECK_MAKE),
+    ("uninit_bg", Feature::RoCompat(RoCompat::GDT_CSUM), WRITE_CHECK_MAKE),
+    ("uninit_groups", Feature::RoCompat(RoCompat::GDT_CSUM), WRITE_CHECK_MAKE),
+    ("dir_nlink", Feature::RoCompat(RoCompat::DIR_NLINK), WRITE_CHECK_MAKE),
+    ("extra_isize", Feature::RoCompat(RoCompat::EXTRA_ISIZE), WRITE_CHECK_MAKE),
+    ("snapshot", Feature::RoCompat(RoCompat::HAS_SNAPSHOT), NONE),
+    ("quota", Feature::RoCompat(RoCompat::QUOTA), CHECK),
+    ("bigalloc", Feature::RoCompat(RoCompat::BIGALLOC), WRITE_CHECK_MAKE),
+    ("metadata_csum", Feature::RoCompat(RoCompat::METADATA_CSUM), WRITE_CHECK_MAKE),
+    ("replica", Feature::RoCompat(RoCompat::REPLICA), NONE),
+    ("read-only", Feature::RoCompat(RoCompat::READONLY), CHECK),
+    ("project", Feature::RoCompat(RoCompat::PROJECT), WRITE_CHECK_MAKE),
+    ("shared_blocks", Feature::RoCompat(RoCompat::SHARED_BLOCKS), CHECK),
+    ("verity", Feature::RoCompat(RoCompat::VERITY), WRITE_CHECK_MAKE),
+    ("orphan_present", Feature::RoCompat(RoCompat::ORPHAN_PRESENT), WRITE_CHECK),
 ];
-
-/// Incompatible features that we read.
-const READ: Incompat = Incompat::FILETYPE
-    .union(Incompat::RECOVER)
-    .union(Incompat::META_BG)
-    .union(Incompat::EXTENTS)
-    .union(Incompat::BITS64)
-    .union(Incompat::MMP)
-    .union(Incompat::FLEX_BG)
-    .union(Incompat::EA_INODE)
-    .union(Incompat::CSUM_SEED)
-    .union(Incompat::LARGEDIR)
-    .union(Incompat::INLINE_DATA)
-    .union(Incompat::ENCRYPT)
-    .union(Incompat::CASEFOLD);
-
-/// Read-only compatible features under which we write.
-const WRITE: RoCompat = RoCompat::SPARSE_SUPER
-    .union(RoCompat::LARGE_FILE)
-    .union(RoCompat::BTREE_DIR)
-    .union(RoCompat::HUGE_FILE)
-    .union(RoCompat::GDT_CSUM)
-    .union(RoCompat::DIR_NLINK)
-    .union(RoCompat::EXTRA_ISIZE)
-    .union(RoCompat::BIGALLOC)
-    .union(RoCompat::METADATA_CSUM)
-    .union(RoCompat::PROJECT)
-    .union(RoCompat::VERITY)
-    .union(RoCompat::ORPHAN_PRESENT);
-
-/// Compatible features that a check knows. Others may be ignored by who reads or writes, not by who
-/// tells what is in use from what is not.
-const CHECKED: Compat = Compat::DIR_PREALLOC
-    .union(Compat::IMAGIC_INODES)
-    .union(Compat::HAS_JOURNAL)
-    .union(Compat::EXT_ATTR)
-    .union(Compat::RESIZE_INODE)
-    .union(Compat::DIR_INDEX)
-    .union(Compat::SPARSE_SUPER2)
-    .union(Compat::FAST_COMMIT)
-    .union(Compat::STABLE_INODES)
-    .union(Compat::ORPHAN_FILE);
 
 /// A set of all three words.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -246,7 +230,7 @@ impl FeatureSet {
                 *self = Self::default();
                 continue;
             }
-            let feature = FEATURES.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+            let feature = FEATURES.iter().find(|(known, ..)| *known == name).ok_or_else(|| {
                 Error::new(Kind::InvalidInput, format!("There is no ext feature '{name}'"))
             })?;
             self.set(feature.1, on);
@@ -260,14 +244,14 @@ impl FeatureSet {
         let mut names = Vec::new();
         for (word, letter) in words.into_iter().zip(['C', 'I', 'R']) {
             for bit in (0..32).filter(|bit| word & (1 << bit) != 0) {
-                let known = FEATURES.iter().find(|(_, feature)| match (feature, letter) {
+                let known = FEATURES.iter().find(|(_, feature, _)| match (feature, letter) {
                     (Feature::Compat(f), 'C') => f.bits() == 1 << bit,
                     (Feature::Incompat(f), 'I') => f.bits() == 1 << bit,
                     (Feature::RoCompat(f), 'R') => f.bits() == 1 << bit,
                     _ => false,
                 });
                 names.push(match known {
-                    Some((name, _)) => (*name).to_owned(),
+                    Some((name, ..)) => (*name).to_owned(),
                     None => format!("FEATURE_{letter}{bit}"),
                 });
             }
@@ -275,51 +259,59 @@ impl FeatureSet {
         names
     }
 
+    /// Those of its features with which we do not do `uses`.
+    fn outside(&self, uses: Uses) -> Self {
+        let mut rest = *self;
+        for (_, feature, known) in FEATURES {
+            if known.contains(uses) {
+                rest.set(*feature, false);
+            }
+        }
+        rest
+    }
+
     /// Refuses, by name, what cannot be read.
     pub(crate) fn check_readable(&self) -> Result<()> {
-        let unknown = Self { incompat: self.incompat.difference(READ), ..Self::default() };
         if self.incompat.contains(Incompat::JOURNAL_DEV) {
             return Err(Error::new(Kind::Unsupported, "This is the journal of another filesystem"));
         }
-        match unknown.names().first() {
-            None => Ok(()),
-            Some(name) => Err(Error::new(
-                Kind::Unsupported,
-                format!("The filesystem has the feature '{name}', which is not supported"),
-            )),
-        }
+        Self { incompat: self.incompat, ..Self::default() }.outside(Uses::READ).refuse(|name| {
+            format!("The filesystem has the feature '{name}', which is not supported")
+        })
     }
 
     /// Refuses, by name, what a repair would not understand.
     pub(crate) fn check_repairable(&self) -> Result<()> {
-        let checked = WRITE.difference(RoCompat::BTREE_DIR)
-            | RoCompat::QUOTA
-            | RoCompat::SHARED_BLOCKS
-            | RoCompat::READONLY;
-        let unknown = Self {
-            compat: self.compat.difference(CHECKED),
-            incompat: Incompat::empty(),
-            ro_compat: self.ro_compat.difference(checked),
-        };
-        match unknown.names().first() {
-            None => Ok(()),
-            Some(name) => Err(Error::new(
-                Kind::Unsupported,
-                format!("The filesystem has the feature '{name}', which a check does not know"),
-            )
-            .with_hint("If a damaged superblock only claims it, clear the bit and check again")),
-        }
+        Self { incompat: Incompat::empty(), ..*self }
+            .outside(Uses::CHECK)
+            .refuse(|name| {
+                format!("The filesystem has the feature '{name}', which a check does not know")
+            })
+            .map_err(|error| {
+                error.with_hint(
+                    "If a damaged superblock only claims it, clear the bit and check again",
+                )
+            })
     }
 
     /// Refuses, by name, what cannot be written.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        let unknown = Self { ro_compat: self.ro_compat.difference(WRITE), ..Self::default() };
-        match unknown.names().first() {
+        Self { ro_compat: self.ro_compat, ..Self::default() }.outside(Uses::WRITE).refuse(|name| {
+            format!("The filesystem has the feature '{name}', with which it can only be read")
+        })
+    }
+
+    /// Refuses, by name, what cannot be made.
+    pub(crate) fn check_makeable(&self) -> Result<()> {
+        self.outside(Uses::MAKE)
+            .refuse(|name| format!("Filesystems with the feature '{name}' cannot be made"))
+    }
+
+    /// Fails with what `say` says of the first feature, if there is one.
+    fn refuse(&self, say: impl FnOnce(&str) -> String) -> Result<()> {
+        match self.names().first() {
             None => Ok(()),
-            Some(name) => Err(Error::new(
-                Kind::Unsupported,
-                format!("The filesystem has the feature '{name}', with which it can only be read"),
-            )),
+            Some(name) => Err(Error::new(Kind::Unsupported, say(name))),
         }
     }
 }

@@ -45,7 +45,7 @@ mod usage;
 mod xattr;
 
 pub use check::{CheckReport, Repair, RepairReport, check, repair};
-pub use features::{Compat, FEATURES, Feature, FeatureSet, Incompat, RoCompat};
+pub use features::{Compat, Feature, FeatureSet, Incompat, RoCompat};
 pub use handle::Ext;
 pub use mkfs::{
     Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, size_for,

@@ -15,34 +15,6 @@ const FLEX: u32 = 16;
 const GROUP_BLOCKS_MAX: u64 = (1 << 16) - 8;
 /// A last group with fewer free blocks than this is left out.
 const LAST_GROUP_LEAST: u64 = 50;
-/// Features that we can make.
-const INCOMPAT: Incompat = Incompat::FILETYPE
-    .union(Incompat::META_BG)
-    .union(Incompat::EXTENTS)
-    .union(Incompat::BITS64)
-    .union(Incompat::FLEX_BG)
-    .union(Incompat::EA_INODE)
-    .union(Incompat::CSUM_SEED)
-    .union(Incompat::LARGEDIR)
-    .union(Incompat::INLINE_DATA)
-    .union(Incompat::ENCRYPT);
-const COMPAT: Compat = Compat::HAS_JOURNAL
-    .union(Compat::EXT_ATTR)
-    .union(Compat::RESIZE_INODE)
-    .union(Compat::DIR_INDEX)
-    .union(Compat::SPARSE_SUPER2)
-    .union(Compat::STABLE_INODES)
-    .union(Compat::ORPHAN_FILE);
-const RO_COMPAT: RoCompat = RoCompat::SPARSE_SUPER
-    .union(RoCompat::LARGE_FILE)
-    .union(RoCompat::HUGE_FILE)
-    .union(RoCompat::GDT_CSUM)
-    .union(RoCompat::DIR_NLINK)
-    .union(RoCompat::EXTRA_ISIZE)
-    .union(RoCompat::BIGALLOC)
-    .union(RoCompat::METADATA_CSUM)
-    .union(RoCompat::PROJECT)
-    .union(RoCompat::VERITY);
 
 /// A filesystem that is not there yet.
 #[derive(Clone, Debug)]
@@ -101,17 +73,7 @@ impl Plan {
 fn features(options: &MakeOptions) -> Result<FeatureSet> {
     let mut set = options.profile.features();
     set.apply(&options.features)?;
-    let unknown = FeatureSet {
-        compat: set.compat.difference(COMPAT),
-        incompat: set.incompat.difference(INCOMPAT),
-        ro_compat: set.ro_compat.difference(RO_COMPAT),
-    };
-    if let Some(name) = unknown.names().first() {
-        return Err(Error::new(
-            Kind::Unsupported,
-            format!("Filesystems with the feature '{name}' cannot be made"),
-        ));
-    }
+    set.check_makeable()?;
     if set.ro_compat.contains(RoCompat::METADATA_CSUM) {
         set.ro_compat.remove(RoCompat::GDT_CSUM);
     } else if set.incompat.contains(Incompat::CSUM_SEED) {
