@@ -29,6 +29,19 @@ pub enum Offload {
     WhereShared,
 }
 
+/// In which order pieces are written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum WriteOrder {
+    /// One after another: what progress tells of is written up to there.
+    InOrder,
+    /// As they come (`-W`): the layout of a format that allocates depends on chance.
+    AsTheyCome,
+    /// As they come where that is faster and bytes lie where they lie, whoever writes first; else
+    /// in order.
+    #[default]
+    WhereAlike,
+}
+
 /// What to copy, where to, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvertRequest<'a> {
@@ -57,8 +70,8 @@ pub struct ConvertRequest<'a> {
     pub start: u64,
     /// Threads; `None` = what suits the machine (`-m`).
     pub threads: Option<usize>,
-    /// Write pieces as they come instead of in order (`-W`).
-    pub out_of_order: bool,
+    /// In which order pieces are written.
+    pub writes: WriteOrder,
     /// Leave copying to the kernel (`-C`).
     pub offload: Offload,
     /// At most so many bytes per second (`-r`).
@@ -85,7 +98,7 @@ impl<'a> ConvertRequest<'a> {
             sparse_size: 4096,
             start: 0,
             threads: None,
-            out_of_order: false,
+            writes: WriteOrder::default(),
             offload: Offload::default(),
             rate: None,
             salvage: false,
@@ -99,7 +112,7 @@ impl<'a> ConvertRequest<'a> {
 /// asks for.
 ///
 /// The target's content and layout depend on the request alone, not on the number of threads
-/// (unless `out_of_order`).
+/// (unless they are written [`WriteOrder::AsTheyCome`]).
 ///
 /// # Errors
 ///
@@ -209,16 +222,16 @@ fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
     }
 }
 
-/// Bytes of a raw image lie where they lie, whoever writes first; past the page cache several
-/// writes at once keep the device busy.
 fn order(request: &ConvertRequest<'_>) -> Order {
-    let target = request.target;
-    let direct = target.file.as_ref().is_some_and(|file| file.is_direct());
-    match request.compress {
-        _ if request.out_of_order => Order::Any,
-        true => Order::Handed,
-        false if direct && target.image.format() == "raw" => Order::Any,
-        false => Order::InTurn,
+    // Past the page cache several writes at once keep the device busy; into it they only wait for
+    // each other. Warnings come in order.
+    let direct = request.target.file.as_ref().is_some_and(|file| file.is_direct());
+    let free = direct && request.target.image.format() == "raw" && !request.salvage;
+    match request.writes {
+        WriteOrder::AsTheyCome => Order::Any,
+        WriteOrder::WhereAlike if free => Order::Any,
+        _ if request.compress => Order::Handed,
+        _ => Order::InTurn,
     }
 }
 

@@ -35,7 +35,7 @@ pub use bench::{BenchDirection, BenchRequest, bench};
 pub use bitmaps::{copy_bitmaps, merge_bitmaps};
 pub use commit::{CommitRequest, commit};
 pub use compare::{CompareError, CompareRequest, CompareStage, Comparison, Verdict, compare};
-pub use convert::{ConvertRequest, Offload, convert};
+pub use convert::{ConvertRequest, Offload, WriteOrder, convert};
 pub use dd::{DdConv, DdPlan, DdRequest, DdStream, dd, dd_from_stream, dd_to_stream};
 pub use disksmith_codec::DeflateWindow;
 pub use kinds::FilesystemKind;

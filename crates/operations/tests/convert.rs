@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use disksmith_disk::{Disk, Kind, MemoryDisk};
 use disksmith_open::Node;
-use disksmith_operations::{ConvertRequest, DdConv, DdPlan, DdRequest, Silent, convert, dd};
+use disksmith_operations::{
+    ConvertRequest, DdConv, DdPlan, DdRequest, Silent, WriteOrder, convert, dd,
+};
 use disksmith_testkit::Rng;
 use support::*;
 
@@ -46,7 +48,11 @@ fn the_target_shows_what_the_sources_show() {
             compress: !to_raw && rng.one_in(2),
             sparse_size: *rng.pick(&[0, 512, 4096, 8192, 20480, 1 << 20, 1 << 30]),
             threads: Some(1 + rng.below(5) as usize),
-            out_of_order: rng.one_in(4),
+            writes: *rng.pick(&[
+                WriteOrder::InOrder,
+                WriteOrder::AsTheyCome,
+                WriteOrder::WhereAlike,
+            ]),
             ..ConvertRequest::new(&sources, &target)
         };
         convert(&request, &Silent).unwrap();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const STEP: u64 = 1 << 20;
+const PAGE: usize = 4096;
 
 /// Copies all that is not zero.
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
@@ -16,7 +17,10 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     target.set_len(size)?;
     let next = AtomicU64::new(0);
     let worker = || -> io::Result<()> {
-        let mut buffer = vec![0; STEP as usize];
+        // The kernel copies several times as fast to memory that begins at a page.
+        let mut memory = vec![0; STEP as usize + PAGE];
+        let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
+        let buffer = &mut memory[start..start + STEP as usize];
         // Comparing slices is quick in unoptimised builds, too.
         let zeroes = vec![0; STEP as usize];
         loop {

@@ -4,7 +4,7 @@ use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, Fact, OpenMode, Options};
 use disksmith_open::{Address, Cache, Locking, Node, open_disk};
 use disksmith_operations::{
-    ConvertRequest, DeflateWindow, Observer, Offload, convert, data_ranges, snapshot_view,
+    ConvertRequest, DeflateWindow, Observer, Offload, WriteOrder, convert, data_ranges, snapshot_view,
 };
 
 use super::Verb;
@@ -149,7 +149,7 @@ impl Verb for Convert {
                 sparse_size: numbers.sparse,
                 // A bad disk is read in order: what it says then makes sense.
                 threads: if self.salvage { Some(1) } else { numbers.threads },
-                out_of_order: self.oob_writes,
+                writes: if self.oob_writes { WriteOrder::AsTheyCome } else { WriteOrder::default() },
                 offload: if self.copy_range_offloading { Offload::Always } else { Offload::default() },
                 rate: numbers.rate,
                 salvage: self.salvage,

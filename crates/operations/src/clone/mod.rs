@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use disksmith_disk::{Disk, Error, Kind, Result};
 use disksmith_open::{Node, disk_node};
 
-use crate::{ConvertRequest, Observer, Offload, convert};
+use crate::{ConvertRequest, Observer, Offload, WriteOrder, convert};
 
 pub use mapfile::{MapFile, Status};
 pub use reader::Reader;
@@ -72,6 +72,7 @@ pub fn clone(request: &CloneRequest<'_>, observer: &dyn Observer) -> Result<()> 
             target_is_zero: request.target_is_zero,
             start: request.start,
             offload: Offload::Never,
+            writes: WriteOrder::InOrder,
             ..ConvertRequest::new(&sources, request.target)
         },
         &keeper,
