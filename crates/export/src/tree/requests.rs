@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use disksmith_filesystems::{Changes, Device, Fallocate, FileKind, Rename, Seek, acl};
 use fuser::{
@@ -18,7 +18,7 @@ use super::{TreeMount, flags};
 use crate::convert::{
     attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
 };
-use crate::reply::{Answer, KEEP, configure, errno, sized};
+use crate::reply::{Answer, KEEP, configure, sized};
 
 impl Filesystem for TreeMount {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
