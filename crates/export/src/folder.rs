@@ -10,16 +10,19 @@ use std::time::{Duration, SystemTime};
 use disksmith_disk::{Disk, Error, State, ZeroMode};
 use disksmith_filesystems::{Statistics, errors};
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, ReplyAttr, ReplyData,
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, WriteFlags,
 };
 
-use crate::reply::{Answer, MAX_REQUEST, configure, sized};
-use crate::session::PROCESS_XATTR;
+use crate::convert::new_attributes;
+use crate::reply::{Answer, configure, process, sized};
 
 const BLOCK: u32 = 4096;
+/// Handles of files that the kernel caches, and of those that it does not.
+const THROUGH_CACHE: FileHandle = FileHandle(0);
+const PAST_CACHE: FileHandle = FileHandle(1);
 
 /// One file of a folder.
 #[derive(Debug)]
@@ -42,9 +45,11 @@ impl DiskFile {
 #[derive(Debug)]
 pub struct DiskFolder {
     files: Arc<Vec<DiskFile>>,
-    /// Which of them the kernel may have in its cache: those that were opened.
+    /// Which of them the kernel may have in its cache: those that were opened to be read.
     cached: Vec<AtomicBool>,
     read_only: bool,
+    /// The kernel keeps its cache right when somebody writes past it (Linux 6.6).
+    coherent: bool,
     made: SystemTime,
     owner: (u32, u32),
     stale: OnceLock<Sender<Stale>>,
@@ -72,6 +77,7 @@ impl DiskFolder {
             cached: files.iter().map(|_| AtomicBool::new(false)).collect(),
             files: Arc::new(files),
             read_only,
+            coherent: false,
             made: SystemTime::now(),
             owner,
             stale: OnceLock::new(),
@@ -104,6 +110,17 @@ impl DiskFolder {
         self.files.get(usize::try_from(inode.0).ok()?.checked_sub(2)?)
     }
 
+    /// A file whose content is asked for; the folder itself has none.
+    fn content(&self, inode: INodeNo) -> Result<&DiskFile, Error> {
+        self.file(inode).ok_or_else(errors::is_a_directory)
+    }
+
+    /// The same, to be changed.
+    fn target(&self, inode: INodeNo) -> Result<&DiskFile, Error> {
+        let file = self.content(inode)?;
+        if self.writable(file) { Ok(file) } else { Err(errors::read_only()) }
+    }
+
     fn find(&self, name: &OsStr) -> Option<(u64, &DiskFile)> {
         let at = self.files.iter().position(|file| OsStr::new(&file.name) == name)?;
         Some((at as u64 + 2, &self.files[at]))
@@ -128,7 +145,6 @@ impl DiskFolder {
             Some(file) => (FileType::RegularFile, 0o400, file.disk.size()),
         };
         FileAttr {
-            ino: INodeNo(inode),
             size,
             blocks: size.div_ceil(512),
             atime: self.made,
@@ -140,14 +156,64 @@ impl DiskFolder {
             nlink: if file.is_some() { 1 } else { 2 },
             uid: self.owner.0,
             gid: self.owner.1,
-            rdev: 0,
-            blksize: BLOCK,
-            flags: 0,
+            ..new_attributes(INodeNo(inode))
         }
     }
 
-    /// Other files that show the same bytes must not answer from the kernel's cache any more.
-    fn written(&self, inode: INodeNo, file: &DiskFile, offset: u64, length: u64) {
+    /// How a file is opened. Who only writes goes past the kernel's cache: that is one copy less.
+    fn opened(&self, inode: INodeNo, flags: OpenFlags) -> Result<(FileHandle, FopenFlags), Error> {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            self.target(inode)?;
+        }
+        self.content(inode)?;
+        if self.coherent && flags.acc_mode() == OpenAccMode::O_WRONLY {
+            return Ok((PAST_CACHE, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_KEEP_CACHE));
+        }
+        if let Some(cached) = self.cached.get((inode.0 - 2) as usize) {
+            cached.store(true, Ordering::Release);
+        }
+        // Stale ranges are told, so the cache may be kept.
+        Ok((THROUGH_CACHE, FopenFlags::FOPEN_KEEP_CACHE))
+    }
+
+    fn write_part(
+        &self,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<usize, Error> {
+        let file = self.content(inode)?;
+        let room = file.disk.size().saturating_sub(offset);
+        if room == 0 && !data.is_empty() {
+            return Err(errors::no_space());
+        }
+        let data = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        file.disk.write_at(data, offset)?;
+        let known = (handle == THROUGH_CACHE).then_some(inode);
+        self.written(known, file, offset, data.len() as u64);
+        Ok(data.len())
+    }
+
+    /// `fallocate`: what it can do to a disk.
+    fn make_room(&self, inode: INodeNo, offset: u64, length: u64, how: i32) -> Result<(), Error> {
+        let file = self.target(inode)?;
+        let length = length.min(file.disk.size().saturating_sub(offset));
+        match how & !libc::FALLOC_FL_KEEP_SIZE {
+            libc::FALLOC_FL_PUNCH_HOLE => {
+                file.disk.write_zeroes(offset, length, ZeroMode::Unmap)?
+            }
+            libc::FALLOC_FL_ZERO_RANGE => file.disk.write_zeroes(offset, length, ZeroMode::Keep)?,
+            0 => {}
+            _ => return Err(errors::not_supported()),
+        }
+        self.written(Some(inode), file, offset, length);
+        Ok(())
+    }
+
+    /// Files that show the same bytes must not answer from the kernel's cache any more, but for the
+    /// one of which the kernel knows.
+    fn written(&self, known: Option<INodeNo>, file: &DiskFile, offset: u64, length: u64) {
         let Some(sender) = self.stale.get() else { return };
         let (from, to) = (file.start + offset, file.start + offset + length);
         let (told, wait) = channel();
@@ -155,7 +221,7 @@ impl DiskFolder {
             let number = index as u64 + 2;
             let (first, last) = (from.max(other.start), to.min(other.end()));
             let cached = self.cached[index].load(Ordering::Acquire);
-            if number == inode.0 || first >= last || !cached {
+            if known == Some(INodeNo(number)) || first >= last || !cached {
                 continue;
             }
             let stale = Stale {
@@ -178,6 +244,9 @@ impl Filesystem for DiskFolder {
         // No write-back: writes come in large pieces anyway, gathering them costs the kernel more
         // than it saves, and files that show the same bytes would lose sight of each other's.
         configure(config, &[InitFlags::FUSE_ASYNC_READ, InitFlags::FUSE_PARALLEL_DIROPS]);
+        // Where it allows such files to be mapped, it also writes back and forgets before each write
+        // what it has of them.
+        self.coherent = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
         Ok(())
     }
 
@@ -220,19 +289,7 @@ impl Filesystem for DiskFolder {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.file(ino) {
-            None => reply.error(Errno::EISDIR),
-            Some(file) if flags.acc_mode() != OpenAccMode::O_RDONLY && !self.writable(file) => {
-                reply.error(Errno::EROFS);
-            }
-            // Stale ranges are told, so the cache may be kept.
-            Some(_) => {
-                if let Some(cached) = self.cached.get((ino.0 - 2) as usize) {
-                    cached.store(true, Ordering::Release);
-                }
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-            }
-        }
+        reply.answer(self.opened(ino, flags));
     }
 
     fn read(
@@ -246,12 +303,12 @@ impl Filesystem for DiskFolder {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(file) = self.file(ino) else { return reply.error(Errno::EISDIR) };
-        let left = file.disk.size().saturating_sub(offset);
-        let length = left.min(u64::from(size.min(MAX_REQUEST))) as usize;
-        crate::buffer::with(length, |buffer| {
-            let read = file.disk.read_at(buffer, offset);
-            reply.answer(read.map(|()| &*buffer));
+        crate::reply::read(reply, size, |buffer| {
+            let file = self.content(ino)?;
+            let left = file.disk.size().saturating_sub(offset);
+            let length = left.min(buffer.len() as u64) as usize;
+            file.disk.read_at(&mut buffer[..length], offset)?;
+            Ok(length)
         });
     }
 
@@ -259,7 +316,7 @@ impl Filesystem for DiskFolder {
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         data: &[u8],
         _write_flags: WriteFlags,
@@ -267,17 +324,7 @@ impl Filesystem for DiskFolder {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let Some(file) = self.file(ino) else { return reply.error(Errno::EISDIR) };
-        let room = file.disk.size().saturating_sub(offset);
-        if room == 0 && !data.is_empty() {
-            return reply.error(Errno::ENOSPC);
-        }
-        let data = &data[..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        let written = file.disk.write_at(data, offset);
-        reply.answer(written.map(|()| {
-            self.written(ino, file, offset, data.len() as u64);
-            data.len()
-        }));
+        reply.answer(self.write_part(ino, fh, offset, data));
     }
 
     fn flush(
@@ -316,11 +363,7 @@ impl Filesystem for DiskFolder {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value = match ino == INodeNo::ROOT && name == PROCESS_XATTR {
-            true => Ok(std::process::id().to_string()),
-            false => Err(errors::no_data()),
-        };
-        sized(reply, size, &value);
+        sized(reply, size, &process(ino, name).ok_or_else(errors::no_data));
     }
 
     fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -372,19 +415,7 @@ impl Filesystem for DiskFolder {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let Some(file) = self.file(ino) else { return reply.error(Errno::EISDIR) };
-        if !self.writable(file) {
-            return reply.error(Errno::EROFS);
-        }
-        let length = length.min(file.disk.size().saturating_sub(offset));
-        let zero = |mode| file.disk.write_zeroes(offset, length, mode);
-        let done = match mode & !libc::FALLOC_FL_KEEP_SIZE {
-            libc::FALLOC_FL_PUNCH_HOLE => zero(ZeroMode::Unmap),
-            libc::FALLOC_FL_ZERO_RANGE => zero(ZeroMode::Keep),
-            0 => Ok(()),
-            _ => return reply.error(Errno::EOPNOTSUPP),
-        };
-        reply.answer(done.map(|()| self.written(ino, file, offset, length)));
+        reply.answer(self.make_room(ino, offset, length, mode));
     }
 
     fn lseek(
@@ -396,28 +427,25 @@ impl Filesystem for DiskFolder {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let Some(file) = self.file(ino) else { return reply.error(Errno::EISDIR) };
-        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        let found = seek(&*file.disk, offset, whence == libc::SEEK_DATA);
-        reply.answer(found.and_then(|at| at.ok_or_else(errors::no_such_address)));
+        let file = self.content(ino);
+        let found = file.and_then(|file| seek(&*file.disk, offset, whence == libc::SEEK_DATA));
+        reply.answer(found);
     }
 }
 
 /// The next data or hole from `offset` on. What this layer does not have counts as data,
 /// for the backing layer may.
-fn seek(disk: &dyn Disk, offset: u64, data: bool) -> disksmith_disk::Result<Option<u64>> {
+fn seek(disk: &dyn Disk, offset: i64, data: bool) -> Result<u64, Error> {
     let size = disk.size();
-    if offset >= size {
-        return Ok(None);
-    }
-    let mut at = offset;
+    let offset = u64::try_from(offset).ok().filter(|offset| *offset < size);
+    let mut at = offset.ok_or_else(errors::no_such_address)?;
     while at < size {
         let extent = disk.map(at, size - at)?;
         if (extent.state != State::Zero) == data {
-            return Ok(Some(at));
+            return Ok(at);
         }
         at += extent.length;
     }
     // Every file ends with a hole.
-    Ok(if data { None } else { Some(size) })
+    if data { Err(errors::no_such_address()) } else { Ok(size) }
 }

@@ -13,18 +13,20 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use disksmith_disk::Error;
 use disksmith_filesystems::{
     Attributes, Changes, Device, Entry, FileKind, Filesystem as Tree, NewFile, acl,
 };
-use fuser::{Generation, INodeNo, ReplyEmpty, ReplyEntry, Request};
+use fuser::{
+    FileType, Generation, INodeNo, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, Request,
+    WriteFlags,
+};
 
-use crate::convert::attributes;
+use crate::convert::{attributes, file_type, new_attributes};
 use crate::privileges;
-use crate::reply::Answer;
-use crate::session::PROCESS_XATTR;
+use crate::reply::{Answer, KEEP, process};
 use crate::workers::{Pace, Workers};
 
 /// Changes wait at most so long before they are made durable.
@@ -98,6 +100,49 @@ impl TreeMount {
         }));
     }
 
+    /// Answers a file that `work` makes.
+    fn made(&self, reply: ReplyEntry, work: impl FnOnce(&dyn Tree) -> Result<Attributes, Error>) {
+        self.touch();
+        self.entry(reply, work(&*self.tree));
+    }
+
+    /// Makes what was done to a file durable, in a thread that may wait.
+    fn make_durable(&self, node: INodeNo, reply: ReplyEmpty) {
+        let (tree, inode) = (self.tree.clone(), self.inode(node));
+        self.workers.run(move || reply.answer(tree.fsync(inode)));
+    }
+
+    /// Reads in a thread of its own while reads are slow, so that others are answered meanwhile.
+    fn read_part(&self, node: INodeNo, offset: u64, size: u32, reply: ReplyData) {
+        let (tree, inode, pace) = (self.tree.clone(), self.inode(node), self.pace.clone());
+        let slow = pace.is_slow();
+        let work = move || {
+            crate::reply::read(reply, size, |buffer| {
+                let start = Instant::now();
+                let read = tree.read(inode, offset, buffer);
+                pace.note(buffer.len(), start.elapsed());
+                read
+            });
+        };
+        if slow { self.workers.run(work) } else { work() }
+    }
+
+    fn write_part(
+        &self,
+        node: INodeNo,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+    ) -> Result<usize, Error> {
+        self.touch();
+        let inode = self.inode(node);
+        self.tree.write(inode, offset, data)?;
+        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            self.drop_privileges(inode)?;
+        }
+        Ok(data.len())
+    }
+
     fn done(&self, reply: ReplyEmpty, result: Result<(), Error>) {
         self.touch();
         reply.answer(result);
@@ -111,6 +156,40 @@ impl TreeMount {
             entries.len() < BATCH
         })?;
         Ok(entries)
+    }
+
+    /// Tells of a directory's next entries, until `add` says that there is no more room.
+    fn list(
+        &self,
+        directory: INodeNo,
+        cookie: u64,
+        mut add: impl FnMut(&Entry) -> bool,
+    ) -> Result<(), Error> {
+        let entries = self.batch(self.inode(directory), cookie)?;
+        let _ = entries.iter().any(|entry| add(entry));
+        Ok(())
+    }
+
+    /// Adds an entry with its attributes; the kernel then holds the file. True: no room.
+    fn add_known(&self, reply: &mut ReplyDirectoryPlus, entry: &Entry) -> bool {
+        let dots = entry.name == b"." || entry.name == b"..";
+        let name = OsStr::from_bytes(&entry.name);
+        // An inode that cannot be read does not hide its neighbours: the name is told without
+        // attributes, and looking at it then fails. Dots are not looked up either.
+        let found = if dots { None } else { self.tree.attributes(entry.inode).ok() };
+        let Some(found) = found else {
+            let mut unknown = new_attributes(INodeNo(entry.inode));
+            unknown.kind = entry.kind.map_or(FileType::Directory, file_type);
+            let (none, new) = (INodeNo(0), Generation(0));
+            return reply.add(none, entry.cookie, name, &Duration::ZERO, &unknown, new);
+        };
+        self.tree.hold(found.inode);
+        let (node, generation) = (INodeNo(found.inode), Generation(u64::from(found.generation)));
+        let full = reply.add(node, entry.cookie, name, &KEEP, &attributes(&found), generation);
+        if full {
+            let _ = self.tree.release(found.inode, 1);
+        }
+        full
     }
 
     /// Makes a file: with the list that its directory has for new ones, else less the umask.
@@ -147,10 +226,10 @@ impl TreeMount {
     }
 
     fn xattr_value(&self, node: INodeNo, name: &OsStr) -> Result<Vec<u8>, Error> {
-        if self.is_root(node) && name == PROCESS_XATTR {
-            return Ok(std::process::id().to_string().into_bytes());
+        match process(node, name) {
+            Some(number) => Ok(number),
+            None => self.tree.xattr(self.inode(node), name.as_bytes()),
         }
-        self.tree.xattr(self.inode(node), name.as_bytes())
     }
 }
 

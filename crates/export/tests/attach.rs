@@ -55,19 +55,23 @@ fn random_reads_and_writes_agree_with_a_model() {
     let result = attached(|folder| {
         let open =
             |name: &str| File::options().read(true).write(true).open(folder.join(name)).unwrap();
+        let only_write = |name: &str| File::options().write(true).open(folder.join(name)).unwrap();
         let (disk, part) = (open("disk"), open("p1"));
+        let (onto_disk, onto_part) = (only_write("disk"), only_write("p1"));
         let mut rng = Rng::new(11);
         for step in 0..steps(2000) {
-            let (file, start, size) = match rng.one_in(2) {
-                true => (&disk, 0, SIZE),
-                false => (&part, PART.0, PART.1),
+            let (file, onto, start, size) = match rng.one_in(2) {
+                true => (&disk, &onto_disk, 0, SIZE),
+                false => (&part, &onto_part, PART.0, PART.1),
             };
             let offset = rng.below(size);
             let length = rng.below(100_000.min(size - offset)) as usize;
             let place = (start + offset) as usize..(start + offset) as usize + length;
             if rng.one_in(2) {
                 let data = rng.bytes(length);
-                file.write_all_at(&data, offset).unwrap();
+                // Through the kernel's cache, or past it.
+                let way = if rng.one_in(2) { file } else { onto };
+                way.write_all_at(&data, offset).unwrap();
                 model[place].copy_from_slice(&data);
             } else {
                 let mut seen = vec![0; length];

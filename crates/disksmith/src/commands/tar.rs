@@ -90,7 +90,7 @@ impl Tar {
 
     fn read(&self) -> Outcome {
         let address = self.access.address(&self.address);
-        let input: Box<dyn Read> = match self.file.as_str() {
+        let input: Box<dyn Read + Send> = match self.file.as_str() {
             "-" => Box::new(std::io::stdin()),
             path => Box::new(File::open(path).with_context(|| format!("Could not open '{path}'"))?),
         };

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use disksmith_filesystems::{Changes, Device, Fallocate, FileKind, Rename, Seek, acl};
 use fuser::{
@@ -18,7 +18,7 @@ use super::{TreeMount, flags};
 use crate::convert::{
     attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
 };
-use crate::reply::{Answer, KEEP, MAX_REQUEST, configure, errno, sized};
+use crate::reply::{Answer, KEEP, configure, sized};
 
 impl Filesystem for TreeMount {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -123,15 +123,9 @@ impl Filesystem for TreeMount {
             0 => Some(FileKind::Regular),
             _ => FileKind::from_mode((mode & 0o170_000) as u16),
         };
-        match kind {
-            Some(kind) => {
-                self.entry(
-                    reply,
-                    self.make(req, parent, name, (kind, mode, umask, node_device(rdev))),
-                );
-            }
-            None => reply.error(Errno::EINVAL),
-        }
+        let Some(kind) = kind else { return reply.error(Errno::EINVAL) };
+        let new = (kind, mode, umask, node_device(rdev));
+        self.entry(reply, self.make(req, parent, name, new));
     }
 
     fn mkdir(
@@ -163,15 +157,10 @@ impl Filesystem for TreeMount {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.touch();
-        let made = self.tree.symlink(
-            self.inode(parent),
-            link_name.as_bytes(),
-            target.as_os_str().as_bytes(),
-            req.uid(),
-            req.gid(),
-        );
-        self.entry(reply, made);
+        let (parent, target) = (self.inode(parent), target.as_os_str().as_bytes());
+        self.made(reply, |tree| {
+            tree.symlink(parent, link_name.as_bytes(), target, req.uid(), req.gid())
+        });
     }
 
     fn rename(
@@ -203,9 +192,8 @@ impl Filesystem for TreeMount {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.touch();
-        let made = self.tree.link(self.inode(ino), self.inode(newparent), newname.as_bytes());
-        self.entry(reply, made);
+        let (inode, parent) = (self.inode(ino), self.inode(newparent));
+        self.made(reply, |tree| tree.link(inode, parent, newname.as_bytes()));
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -237,17 +225,7 @@ impl Filesystem for TreeMount {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (tree, inode, pace) = (self.tree.clone(), self.inode(ino), self.pace.clone());
-        let slow = pace.is_slow();
-        let work = move || {
-            crate::buffer::with(size.min(MAX_REQUEST) as usize, |buffer| {
-                let start = Instant::now();
-                let read = tree.read(inode, offset, buffer);
-                pace.note(buffer.len(), start.elapsed());
-                reply.answer(read.map(|length| &buffer[..length.min(buffer.len())]));
-            });
-        };
-        if slow { self.workers.run(work) } else { work() }
+        self.read_part(ino, offset, size, reply);
     }
 
     fn write(
@@ -262,15 +240,7 @@ impl Filesystem for TreeMount {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.touch();
-        let inode = self.inode(ino);
-        let written = self.tree.write(inode, offset, data).and_then(|()| {
-            match write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-                true => self.drop_privileges(inode),
-                false => Ok(()),
-            }
-        });
-        reply.answer(written.map(|()| data.len()));
+        reply.answer(self.write_part(ino, offset, data, write_flags));
     }
 
     fn flush(
@@ -292,8 +262,7 @@ impl Filesystem for TreeMount {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let (tree, inode) = (self.tree.clone(), self.inode(ino));
-        self.workers.run(move || reply.answer(tree.fsync(inode)));
+        self.make_durable(ino, reply);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -309,24 +278,14 @@ impl Filesystem for TreeMount {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let entries = match self.batch(self.inode(ino), offset) {
-            Ok(entries) => entries,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        for entry in entries {
-            let kind = match entry.kind {
-                Some(kind) => kind,
-                None => match self.tree.attributes(entry.inode) {
-                    Ok(found) => found.kind,
-                    Err(_) => continue,
-                },
-            };
+        let listed = self.list(ino, offset, |entry| {
+            let known = entry.kind.or_else(|| Some(self.tree.attributes(entry.inode).ok()?.kind));
             let name = OsStr::from_bytes(&entry.name);
-            if reply.add(INodeNo(entry.inode), entry.cookie, file_type(kind), name) {
-                break;
-            }
-        }
-        reply.ok();
+            known.is_some_and(|kind| {
+                reply.add(INodeNo(entry.inode), entry.cookie, file_type(kind), name)
+            })
+        });
+        reply.answer(listed);
     }
 
     fn readdirplus(
@@ -337,40 +296,8 @@ impl Filesystem for TreeMount {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let entries = match self.batch(self.inode(ino), offset) {
-            Ok(entries) => entries,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        for entry in entries {
-            let dots = entry.name == b"." || entry.name == b"..";
-            let name = OsStr::from_bytes(&entry.name);
-            // An inode that cannot be read does not hide its neighbours: the name is told
-            // without attributes, and looking at it then fails. Dots are not looked up either.
-            let found = if dots { None } else { self.tree.attributes(entry.inode).ok() };
-            let full = match found {
-                Some(found) => {
-                    self.tree.hold(found.inode);
-                    let generation = Generation(u64::from(found.generation));
-                    let attributes = attributes(&found);
-                    let node = INodeNo(found.inode);
-                    let full = reply.add(node, entry.cookie, name, &KEEP, &attributes, generation);
-                    if full {
-                        let _ = self.tree.release(found.inode, 1);
-                    }
-                    full
-                }
-                None => {
-                    let mut attributes = new_attributes(INodeNo(entry.inode));
-                    attributes.kind = entry.kind.map_or(fuser::FileType::Directory, file_type);
-                    let none = INodeNo(0);
-                    reply.add(none, entry.cookie, name, &Duration::ZERO, &attributes, Generation(0))
-                }
-            };
-            if full {
-                break;
-            }
-        }
-        reply.ok();
+        let listed = self.list(ino, offset, |entry| self.add_known(&mut reply, entry));
+        reply.answer(listed);
     }
 
     fn fsyncdir(
@@ -381,8 +308,7 @@ impl Filesystem for TreeMount {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let (tree, inode) = (self.tree.clone(), self.inode(ino));
-        self.workers.run(move || reply.answer(tree.fsync(inode)));
+        self.make_durable(ino, reply);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -449,10 +375,7 @@ impl Filesystem for TreeMount {
         reply: ReplyIoctl,
     ) {
         self.touch();
-        match flags::answer(&*self.tree, self.inode(ino), cmd, in_data) {
-            Ok(answer) => reply.ioctl(0, &answer),
-            Err(error) => reply.error(errno(&error)),
-        }
+        reply.answer(flags::answer(&*self.tree, self.inode(ino), cmd, in_data));
     }
 
     fn fallocate(

@@ -8,7 +8,7 @@ use disksmith_disk::{Context as _, Disk, Error, Kind, PageBuffer, Result};
 use super::make::{FatOptions, make};
 use super::name;
 use super::{Fat, chain::FILE_MAX};
-use crate::source::{Node, Source, SourceFile};
+use crate::source::{Ahead, Node, Source, SourceFile};
 use crate::{Changes, Device, FileKind, Filesystem, NewFile, Time, errors};
 
 /// Copied at once when a hard link becomes a file of its own.
@@ -70,10 +70,7 @@ pub fn make_from(
         times: Vec::new(),
         filled: FatFilled::default(),
     };
-    while let Some(file) = source.next_file()? {
-        fill.add(&file, source)
-            .with_context(|| format!("Could not put '{}'", String::from_utf8_lossy(&file.path)))?;
-    }
+    std::thread::scope(|scope| fill.add_all(&mut Ahead::start(scope, source)?))?;
     // A directory's time changes with each name put into it: it is set at the end.
     for (inode, time) in std::mem::take(&mut fill.times) {
         fat.set_attributes(inode, &times(time))?;
@@ -106,7 +103,16 @@ fn new_file(kind: FileKind, mode: u16) -> NewFile {
 }
 
 impl Fill<'_> {
-    fn add(&mut self, file: &SourceFile, source: &mut dyn Source) -> Result<()> {
+    fn add_all(&mut self, source: &mut Ahead) -> Result<()> {
+        while let Some(file) = source.next_file()? {
+            self.add(&file, source).with_context(|| {
+                format!("Could not put '{}'", String::from_utf8_lossy(&file.path))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, file: &SourceFile, source: &mut Ahead) -> Result<()> {
         self.filled.owners += u64::from(file.uid != 0 || file.gid != 0);
         self.filled.xattrs += u64::from(!file.xattrs.is_empty());
         let made = match &file.node {

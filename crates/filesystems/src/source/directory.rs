@@ -109,16 +109,31 @@ impl DirectorySource {
     }
 }
 
+/// The names of all attributes, each with a zero behind it.
+fn xattr_names(path: &Path) -> Result<Vec<u8>> {
+    // Most files have none, or few; Linux lists at most 64 KiB.
+    let mut small = [0; 512];
+    let listed = match rustix::fs::llistxattr(path, &mut small) {
+        Err(Errno::RANGE) => {
+            let mut names = vec![0; 65536];
+            let listed = rustix::fs::llistxattr(path, &mut names);
+            listed.map(|length| {
+                names.truncate(length);
+                names
+            })
+        }
+        listed => listed.map(|length| small.get(..length).unwrap_or(&[]).to_vec()),
+    };
+    match listed {
+        Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => Ok(Vec::new()),
+        listed => listed.map_err(|error| Error::from_errno(error.raw_os_error())),
+    }
+}
+
 /// All attributes that may be read; files that cannot have any have none.
 fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut names = [0_u8; 65536];
-    let length = match rustix::fs::llistxattr(path, &mut names) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => 0,
-        Err(error) => return Err(Error::from_errno(error.raw_os_error())),
-    };
+    let listed = xattr_names(path)?;
     let mut all = Vec::new();
-    let listed = names.get(..length).unwrap_or(&[]);
     for name in listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0; 65536];
         match rustix::fs::lgetxattr(path, name, &mut value) {

@@ -1,6 +1,7 @@
 //! Where files come from - a host folder, a tar stream, another filesystem - and ways to put them
 //! elsewhere.
 
+mod ahead;
 mod directory;
 mod insert;
 mod tar;
@@ -8,6 +9,7 @@ mod tar_writer;
 mod tree;
 mod unpack;
 
+pub(crate) use ahead::Ahead;
 pub use directory::DirectorySource;
 pub use insert::{Keep, insert};
 pub use tar::TarSource;
@@ -54,7 +56,7 @@ pub enum Node {
 }
 
 /// Files, each after the directory that it lies in (missing directories are made up).
-pub trait Source {
+pub trait Source: Send {
     /// The next file; `None` at the end.
     fn next_file(&mut self) -> Result<Option<SourceFile>>;
 

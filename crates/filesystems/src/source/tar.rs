@@ -464,7 +464,7 @@ fn clean(path: &[u8]) -> Result<Vec<u8>> {
     Ok(parts.join(&b'/'))
 }
 
-impl<R: Read> Source for TarSource<R> {
+impl<R: Read + Send> Source for TarSource<R> {
     fn next_file(&mut self) -> Result<Option<SourceFile>> {
         self.finish_content()?;
         loop {

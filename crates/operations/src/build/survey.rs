@@ -83,7 +83,7 @@ impl Survey {
 pub(super) struct Watched<'a> {
     pub(super) source: &'a mut dyn Source,
     pub(super) survey: &'a mut Survey,
-    pub(super) interest: &'a dyn Fn(&str) -> Interest,
+    pub(super) interest: &'a (dyn Fn(&str) -> Interest + Sync),
     /// No time counts that is later.
     pub(super) clamp: Option<Time>,
     pub(super) observer: &'a dyn Observer,
@@ -96,7 +96,7 @@ impl<'a> Watched<'a> {
     pub(super) fn new(
         source: &'a mut dyn Source,
         survey: &'a mut Survey,
-        interest: &'a dyn Fn(&str) -> Interest,
+        interest: &'a (dyn Fn(&str) -> Interest + Sync),
         clamp: Option<Time>,
         observer: &'a dyn Observer,
     ) -> Self {

@@ -3,7 +3,7 @@
 use crate::bench::case::{Case, Measure, OURS, Suite, Target};
 
 /// A tree of 49 000 entries and 470 MB with 18 000 of them in one directory, and the same without
-/// that directory; images of it; a large file.
+/// that directory; two disks with the latter and a large file.
 const PREPARE: &str = r#"
 python3 - <<'PYTHON'
 import os, random
@@ -23,18 +23,20 @@ for number in range(18000):
     with open(f"tree/crowd/entry-{number}", "wb") as file:
         file.write(random.randbytes(random.randint(50, 4000)))
 PYTHON
+head -c 512M /dev/urandom > large
 image() { truncate -s 2G "$1"; mke2fs -q -F -t ext4 "$1"; }
 image empty.img
-image walk.img
-disksmith cp -a small walk.img::/
-image large.img
-head -c 512M /dev/urandom > large
-disksmith cp large large.img::/
+qemu-img convert -f raw -O qcow2 empty.img empty.qcow2
+image disk.img
 disksmith create -q disk.qcow2 4G
 disksmith partition disk.qcow2 init gpt
 disksmith partition disk.qcow2 add
 disksmith mkfs disk.qcow2:1 --type ext4
-disksmith cp -a small disk.qcow2:1:/
+for disk in disk.img: disk.qcow2:1; do
+    disksmith cp -a small "$disk:/"
+    disksmith cp large "$disk:/large"
+done
+rm large
 mkdir -p mount
 "#;
 
@@ -106,44 +108,53 @@ fn questions() -> Vec<Case> {
     ]
 }
 
-/// The same commands in both mounts; `part` of fuse2fs's time.
-fn mounted(name: &str, image: &str, part: f64, work: &str) -> Case {
+/// Disks to work on: a raw one, and a qcow2 of ours.
+type Disks = (&'static str, &'static str);
+/// What is there to be read; and what is made anew before each run.
+const FULL: Disks = ("disk.img", "disk.qcow2:1");
+const EMPTY: Disks = ("work.img", "work.qcow2");
+const ANEW: &str =
+    "cp --sparse=always empty.img work.img; cp --sparse=always empty.qcow2 work.qcow2";
+const OURS_QCOW2: &str = "disksmith, qcow2";
+
+/// The same commands in all mounts; `part` of fuse2fs's time.
+fn mounted(name: &str, disks: Disks, part: f64, work: &str) -> Case {
+    let (raw, qcow2) = disks;
     let fuse2fs = format!(
-        "fuse2fs {image} mount -o allow_other,fakeroot 2>/dev/null && (cd mount; {work}) && \
+        "fuse2fs {raw} mount -o allow_other,fakeroot 2>/dev/null && (cd mount; {work}) && \
          umount mount && while pgrep -x fuse2fs > /dev/null; do sleep 0.01; done"
     );
-    let ours =
-        format!("disksmith mount {image} mount && (cd mount; {work}) && disksmith umount mount");
-    let before = if image == "work.img" { "cp --sparse=always empty.img work.img" } else { "true" };
+    let ours = |disk| {
+        format!("disksmith mount {disk} mount && (cd mount; {work}) && disksmith umount mount")
+    };
     Case::new(name)
         .job(FUSE2FS, fuse2fs)
-        .job(OURS, ours)
-        .before(before)
-        .after(format!("e2fsck -fn {image}"))
+        .job(OURS, ours(raw))
+        .job(OURS_QCOW2, ours(qcow2))
+        .before(if disks == EMPTY { ANEW } else { "" })
+        .after(format!("e2fsck -fn {raw}; disksmith fsck -n {qcow2}"))
         .at_most(part)
+        .target(Target {
+            label: OURS_QCOW2,
+            measure: Measure::Wall,
+            most: part,
+            than: Some(FUSE2FS),
+        })
 }
 
 fn mounts() -> Vec<Case> {
     let create = "mkdir d && seq 10000 | python3 -c 'import sys\n\
                   for n in sys.stdin: open(\"d/\" + n.strip(), \"w\").write(n * 200)' && sync -f .";
-    const WRITE: f64 = 1.0 / 1.5;
+    let write = "dd if=/dev/zero of=file bs=1M count=512 conv=fsync status=none";
+    let read = "dd if=large of=/dev/null bs=1M status=none";
+    const STREAM: f64 = 1.0 / 1.5;
     const WALK: f64 = 1.0 / 2.0;
     vec![
-        mounted(
-            "write 512 MiB in a mount",
-            "work.img",
-            WRITE,
-            "dd if=/dev/zero of=file bs=1M count=512 conv=fsync status=none",
-        ),
-        mounted(
-            "read 512 MiB in a mount",
-            "large.img",
-            WRITE,
-            "dd if=large of=/dev/null bs=1M status=none",
-        ),
-        mounted("10 000 new files in a mount", "work.img", WRITE, create),
-        mounted("find in a mount", "walk.img", WALK, "find . > /dev/null"),
-        mounted("du in a mount", "walk.img", WALK, "du -s . > /dev/null"),
-        mounted("ls -lR in a mount", "walk.img", WALK, "ls -lR . > /dev/null"),
+        mounted("write 512 MiB in a mount", EMPTY, STREAM, write),
+        mounted("read 512 MiB in a mount", FULL, STREAM, read),
+        mounted("10 000 new files in a mount", EMPTY, STREAM, create),
+        mounted("find in a mount", FULL, WALK, "find . > /dev/null"),
+        mounted("du in a mount", FULL, WALK, "du -s . > /dev/null"),
+        mounted("ls -lR in a mount", FULL, WALK, "ls -lR . > /dev/null"),
     ]
 }

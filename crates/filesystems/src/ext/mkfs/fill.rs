@@ -10,7 +10,7 @@ use crate::ext::dirent;
 use crate::ext::htree::NewEntry;
 use crate::ext::layout::Inode;
 use crate::ext::xattr::{self, Attribute};
-use crate::source::{Node, Source, SourceFile};
+use crate::source::{Ahead, Node, Source, SourceFile};
 use crate::{FileKind, Time, errors};
 
 /// Changed metadata blocks kept in memory, in bytes.
@@ -68,14 +68,7 @@ pub(super) fn fill(
         folder_of: (Vec::new(), 0),
     };
     filler.adopt_lost()?;
-    while let Some(file) = source.next_file()? {
-        filler
-            .add(&file, source)
-            .with_context(|| format!("Could not add '{}'", String::from_utf8_lossy(&file.path)))?;
-        if filler.core.transaction.dirty.len() * filler.core.shape.block_size > DIRTY_BYTES {
-            filler.core.flush_new()?;
-        }
-    }
+    std::thread::scope(|scope| filler.add_all(&mut Ahead::start(scope, source)?))?;
     filler.write_folders()?;
     Ok(filler.filled)
 }
@@ -91,11 +84,28 @@ impl Filler<'_> {
         Ok(())
     }
 
+    fn add_all(&mut self, source: &mut Ahead) -> Result<()> {
+        while let Some(file) = source.next_file()? {
+            self.add(&file, source).with_context(|| {
+                format!("Could not add '{}'", String::from_utf8_lossy(&file.path))
+            })?;
+            self.flush_if_much()?;
+        }
+        Ok(())
+    }
+
+    fn flush_if_much(&mut self) -> Result<()> {
+        match self.core.transaction.dirty.len() * self.core.shape.block_size > DIRTY_BYTES {
+            true => self.core.flush_new(),
+            false => Ok(()),
+        }
+    }
+
     fn clamp(&self, time: Time) -> Time {
         self.newest.map_or(time, |newest| time.min(newest))
     }
 
-    fn add(&mut self, file: &SourceFile, source: &mut dyn Source) -> Result<()> {
+    fn add(&mut self, file: &SourceFile, source: &mut Ahead) -> Result<()> {
         if file.path.is_empty() {
             let mut inode = self.folders[0].inode.clone();
             self.dress(&mut inode, file, FileKind::Directory)?;
@@ -209,12 +219,7 @@ impl Filler<'_> {
         Ok(Child { inode: number, kind, folder: 0 })
     }
 
-    fn new_file(
-        &mut self,
-        folder: usize,
-        file: &SourceFile,
-        source: &mut dyn Source,
-    ) -> Result<Child> {
+    fn new_file(&mut self, folder: usize, file: &SourceFile, source: &mut Ahead) -> Result<Child> {
         let kind = match &file.node {
             Node::Symlink(_) => FileKind::Symlink,
             Node::Special(kind, _) => *kind,
@@ -293,9 +298,7 @@ impl Filler<'_> {
             }
             let inode = folder.inode.clone();
             self.core.put_inode(&inode)?;
-            if self.core.transaction.dirty.len() * self.core.shape.block_size > DIRTY_BYTES {
-                self.core.flush_new()?;
-            }
+            self.flush_if_much()?;
         }
         Ok(())
     }
