@@ -1,11 +1,15 @@
 //! `convert`: copy images into one of another format.
 
+mod parts;
+
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, Fact, OpenMode, Options};
-use disksmith_open::{Address, Cache, Locking, Node, open_disk};
+use disksmith_open::{Cache, Locking, Node};
 use disksmith_operations::{
     ConvertRequest, DeflateWindow, Observer, Offload, WriteOrder, convert, data_ranges, snapshot_view,
 };
+
+use parts::part_of_file;
 
 use super::Verb;
 use super::common::{Purpose, Source, warn_if_guessed_raw};
@@ -107,7 +111,10 @@ impl Verb for Convert {
         if self.images.len() < 2 {
             return refuse("Must specify image file name");
         }
-        let sources = self.open_sources(face)?;
+        let (sources, open) = match self.open_parts(face, &target)? {
+            Some((sources, node)) => (sources, Some(node)),
+            None => (self.open_sources(face)?, None),
+        };
         if !face.drop_in && stream::is_stream(&target) {
             stream::check(&format, &target)?;
             if self.compress || !lists.is_empty() {
@@ -121,9 +128,10 @@ impl Verb for Convert {
             false => Some(self.plan(face, &format, &target, lists, &sources)?),
         };
         self.check_bitmaps(&sources)?;
-        let (node, made) = match made {
-            Some(plan) => self.make_target(face, &plan)?,
-            None => (self.open_target(face, &target)?, None),
+        let (node, made) = match (made, open) {
+            (Some(plan), _) => self.make_target(face, &plan)?,
+            (None, Some(node)) => (node, None),
+            (None, None) => (self.open_target(face, &target)?, None),
         };
         self.check_target(&node)?;
         let zero = match &made {
@@ -397,14 +405,8 @@ impl Convert {
 
     fn open_target(&self, face: &Face, name: &str) -> Result<Node, Failure> {
         let cache = self.cache(face)?;
-        let part = part_of_file(name).filter(|_| !self.target_image_opts);
-        if let Some(address) = part {
-            // The part itself is raw, so that is no word on the image's format.
-            let format = self.target_format.clone().filter(|format| format != "raw");
-            let source = Source { format, ..self.source.clone() };
-            let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
-            let address = address.with_format(source.format.as_deref());
-            return Ok(open_disk(&address, &source.settings(purpose)?)?.into_node());
+        if let Some(address) = part_of_file(name).filter(|_| !self.target_image_opts) {
+            return Ok(self.open_part(face, address)?.into_node());
         }
         let source = Source {
             format: match self.target_image_opts {
@@ -424,12 +426,6 @@ impl Convert {
     }
 }
 
-/// The address that `name` is, if it names a part of an existing file.
-fn part_of_file(name: &str) -> Option<Address> {
-    let address = Address::parse(name);
-    (address.is_path && address.part.is_some() && address.path.is_none()).then_some(address)
-}
-
 fn help(face: &Face, format: &str, has_target: bool) -> Outcome {
     let driver = creatable(format)?;
     face.print(&options::create_help(driver, has_target));
@@ -447,11 +443,11 @@ fn total(sources: &[Node]) -> Result<u64, Error> {
 }
 
 /// Formats whose clusters can be compressed.
-fn can_compress(driver: &Driver) -> bool {
+pub(crate) fn can_compress(driver: &Driver) -> bool {
     ["qcow2", "qcow", "vmdk"].contains(&driver.name)
 }
 
-fn no_compression() -> Error {
+pub(crate) fn no_compression() -> Error {
     Error::new(Kind::Unsupported, "Compression not supported for this file format")
 }
 
