@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn what_was_attempted_twice_is_told_once() {
-        let error = Error::from_errno(2).context("Could not open 'a'").context("Could not open 'a'");
+        let error =
+            Error::from_errno(2).context("Could not open 'a'").context("Could not open 'a'");
         assert_eq!(error.told_once(), "Could not open 'a': No such file or directory");
         assert_eq!(error.context("Could not open 'b'").told_once().matches("Could").count(), 2);
     }

@@ -59,7 +59,8 @@ fn what_was_frozen_is_thawed_however_the_copy_ends() {
     succeed("dd", &filler.split(' ').collect::<Vec<_>>());
     let target = scratch.text("copy.raw");
     for how in ["-KILL", "-INT"] {
-        let mut child = begun(&scratch.path("state"), &[&device.0, &target, "--used-only"], 4 * MIB);
+        let mut child =
+            begun(&scratch.path("state"), &[&device.0, &target, "--used-only"], 4 * MIB);
         let second = run("fsfreeze", &["--freeze", &place]);
         let still = String::from_utf8_lossy(&second.stderr).contains("busy");
         if second.status.success() {
@@ -71,8 +72,7 @@ fn what_was_frozen_is_thawed_however_the_copy_ends() {
         assert!(!Path::new(&target).exists());
         // Another process: if it is still frozen, whoever writes hangs.
         let begun = Instant::now();
-        let mut writer =
-            Command::new("touch").arg(format!("{place}/after{how}")).spawn().unwrap();
+        let mut writer = Command::new("touch").arg(format!("{place}/after{how}")).spawn().unwrap();
         let thawed = loop {
             match writer.try_wait().unwrap() {
                 Some(status) => break status.success(),
@@ -112,7 +112,8 @@ fn a_copy_to_a_device_goes_on_where_it_was_stopped() {
     ours(&["create", &source, "300M", "-q"]);
     ours(&["partition", &source, "init", "gpt", "-q"]);
     ours(&["partition", &source, "add", "--size", "rest", "-q"]);
-    let noise = format!("if=/dev/urandom of={source} bs=1M seek=1 count=298 conv=notrunc status=none");
+    let noise =
+        format!("if=/dev/urandom of={source} bs=1M seek=1 count=298 conv=notrunc status=none");
     succeed("dd", &noise.split(' ').collect::<Vec<_>>());
     let image = scratch.file("device.raw", 310 * MIB);
     let device = Loop::new(&image);
@@ -132,14 +133,23 @@ fn a_copy_to_a_device_goes_on_where_it_was_stopped() {
     let (done, said) = clone_with(&state, &[&source, &device.0]);
     assert!(!done && said.contains("partition table") && said.contains("--force"), "{said}");
     // Another medium under the same name does not get the second half only.
-    succeed("dd", &["if=/dev/zero", &format!("of={}", device.0), "bs=1M", "count=310", "status=none"]);
+    succeed(
+        "dd",
+        &["if=/dev/zero", &format!("of={}", device.0), "bs=1M", "count=310", "status=none"],
+    );
     stopped();
-    succeed("dd", &["if=/dev/zero", &format!("of={}", device.0), "bs=1M", "count=310", "status=none"]);
+    succeed(
+        "dd",
+        &["if=/dev/zero", &format!("of={}", device.0), "bs=1M", "count=310", "status=none"],
+    );
     let (done, said) = clone_with(&state, &[&source, &device.0]);
     assert!(done && said.contains("does not hold what was copied"), "{said}");
     succeed("cmp", &["-n", &length, &source, &device.0]);
     // Where nothing can be kept, it is told how to begin anew.
-    succeed("dd", &["if=/dev/zero", &format!("of={}", device.0), "bs=1M", "count=310", "status=none"]);
+    succeed(
+        "dd",
+        &["if=/dev/zero", &format!("of={}", device.0), "bs=1M", "count=310", "status=none"],
+    );
     let nowhere = scratch.text("file");
     fs::write(&nowhere, "").unwrap();
     let mut child = begun(Path::new(&nowhere), &[&source, &device.0], 16 * MIB);
@@ -157,7 +167,10 @@ fn a_copy_to_a_device_goes_on_where_it_was_stopped() {
 fn a_device_that_was_changed_meanwhile_is_copied_anew() {
     let scratch = Scratch::new();
     let image = scratch.text("source.raw");
-    succeed("dd", &["if=/dev/urandom", &format!("of={image}"), "bs=1M", "count=300", "status=none"]);
+    succeed(
+        "dd",
+        &["if=/dev/urandom", &format!("of={image}"), "bs=1M", "count=300", "status=none"],
+    );
     let device = Loop::new(&image);
     let target = scratch.text("copy.raw");
     let stop = || {

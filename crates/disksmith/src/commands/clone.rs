@@ -122,7 +122,9 @@ impl CloneVerb {
         }
         let size = source.disk.size();
         let known = match &record {
-            Some(path) => self.earlier(face, source, target, (path.as_path(), identity.as_str()), &free)?,
+            Some(path) => {
+                self.earlier(face, source, target, (path.as_path(), identity.as_str()), &free)?
+            }
             None => None,
         };
         if let (None, None, Some(map)) = (&known, &self.rescue, &target.map) {
@@ -293,9 +295,7 @@ fn past_the_cache(source: &OpenedDisk) -> Arc<dyn Disk> {
         .filter(|_| source.partition.is_none() && source.node.image.format() == "raw");
     let direct = OpenOptions { direct: true, ..OpenOptions::default() };
     match device.and_then(|path| FileDisk::open(path, direct).ok()) {
-        Some(disk) if disk.is_block_device() && disk.size() == source.disk.size() => {
-            Arc::new(disk)
-        }
+        Some(disk) if disk.is_block_device() && disk.size() == source.disk.size() => Arc::new(disk),
         _ => source.disk.clone(),
     }
 }

@@ -108,9 +108,8 @@ impl Build {
         }
         let all = parts.iter().zip(&needs).zip(&wishes).zip(&layout.places).enumerate();
         for (index, (((part, need), wish), place)) in all {
-            let too_small = |(settings, need): (&MakeSettings, &FilesNeed)| {
-                !settings.holds(need, place.length)
-            };
+            let too_small =
+                |(settings, need): (&MakeSettings, &FilesNeed)| !settings.holds(need, place.length);
             if part.settings.as_ref().zip(need.as_ref()).is_some_and(too_small) {
                 return Err(layout::too_small(index, wish, place.length));
             }

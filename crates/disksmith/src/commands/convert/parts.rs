@@ -10,7 +10,11 @@ use crate::face::{Face, Failure, refuse};
 impl Convert {
     /// Where the target is a part of an image that sources lie in, too: that image is opened once,
     /// for writing.
-    pub(super) fn open_parts(&self, face: &Face, target: &str) -> Result<Option<(Vec<Node>, Node)>, Failure> {
+    pub(super) fn open_parts(
+        &self,
+        face: &Face,
+        target: &str,
+    ) -> Result<Option<(Vec<Node>, Node)>, Failure> {
         let part = part_of_file(target).filter(|_| self.writes_in_place(face, target));
         let names = self.images.split_last().map(|(_, names)| names).unwrap_or_default();
         let file = |name: &str| std::fs::canonicalize(Address::parse(name).image).ok();

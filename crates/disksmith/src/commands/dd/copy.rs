@@ -27,7 +27,9 @@ pub(super) fn run(verb: &Dd, face: &Face) -> Outcome {
     let mut operands = Operands::parse(&verb.operands)?;
     let input = match &operands.input {
         None => Some(Input::Stream(Box::new(std::io::stdin()))),
-        Some(name) => stream(name, File::options().read(true))?.map(|file| Input::Stream(Box::new(file))),
+        Some(name) => {
+            stream(name, File::options().read(true))?.map(|file| Input::Stream(Box::new(file)))
+        }
     };
     let (input, output) = match input {
         Some(input) => {
@@ -84,11 +86,13 @@ fn open_images(verb: &Dd, face: &Face, operands: &Operands) -> Result<(Input, Ou
         !(t.is_plain() && address.is_plain())
             && std::fs::canonicalize(&t.image).ok() == std::fs::canonicalize(&address.image).ok()
     });
-    if maybe_same && let Output::InPlace(place) = Output::open(verb, face, operands, None)?
-        && let Some(part) = sibling(&place.image, &address)? {
-            refuse_overlap(part.start, part.disk.size(), &place, operands)?;
-            return Ok((Input::Image(Box::new(part.into_node())), Output::InPlace(place)));
-        }
+    if maybe_same
+        && let Output::InPlace(place) = Output::open(verb, face, operands, None)?
+        && let Some(part) = sibling(&place.image, &address)?
+    {
+        refuse_overlap(part.start, part.disk.size(), &place, operands)?;
+        return Ok((Input::Image(Box::new(part.into_node())), Output::InPlace(place)));
+    }
     let purpose = Purpose { cache: operands.input_cache, ..Purpose::new(OpenMode::Read) };
     let node = verb.source.open(face, name, purpose.shared(verb.force_share))?;
     let length = plan(&node, operands).length;

@@ -109,7 +109,8 @@ pub(in crate::build) fn additions(
 
 /// What there must be, and is not.
 fn lack(loader: bool, kernel: bool) -> Option<Error> {
-    const KERNEL: &str = "no kernel (/boot/vmlinuz*), boot entry or unified kernel image in the tree";
+    const KERNEL: &str =
+        "no kernel (/boot/vmlinuz*), boot entry or unified kernel image in the tree";
     const LOADER: &str = "no boot loader, neither EFI/BOOT/BOOTX64.EFI nor one to put there";
     const LATER: &str = "With --boot-later the disk is made all the same.";
     let package = "or install the package systemd-boot-efi, whose boot loader is then used";
