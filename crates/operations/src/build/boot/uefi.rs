@@ -93,7 +93,11 @@ pub(in crate::build) fn additions(
     let complete = MACHINES.iter().any(|machine| there(machine.default));
     let found = match complete {
         true => None,
-        false => MACHINES.iter().find_map(|m| Some((m, loader(m, own, surveys)?))),
+        // What the tree has comes before what this host has.
+        false => MACHINES
+            .iter()
+            .find_map(|machine| Some((machine, loader(machine, own, surveys)?)))
+            .or_else(|| MACHINES.iter().find_map(|machine| Some((machine, of_host(machine)?)))),
     };
     if let Some(error) = lack(complete || found.is_some(), kernel).filter(|_| !later) {
         return Err(error);
@@ -172,7 +176,7 @@ fn entries(esp: &Survey, surveys: &[Survey], root: &str) -> Vec<ListedFile> {
     files
 }
 
-/// A boot loader for the machine.
+/// A boot loader for the machine among the files.
 fn loader(machine: &Machine, esp: &Survey, surveys: &[Survey]) -> Option<Vec<u8>> {
     let on_esp = |wanted: &str| {
         let found = esp.found.iter().find(|(path, _)| path.eq_ignore_ascii_case(wanted));
@@ -193,7 +197,13 @@ fn loader(machine: &Machine, esp: &Survey, surveys: &[Survey]) -> Option<Vec<u8>
     {
         return Some(bytes.clone());
     }
-    surveys.iter().find_map(|survey| find(survey, machine.elsewhere)).map(|found| found.bytes)
+    let mut all = machine.elsewhere.iter().flat_map(|path| surveys.iter().map(move |s| (s, path)));
+    all.find_map(|(survey, path)| survey.found.get(*path)?.clone())
+}
+
+/// A boot loader for the machine that is installed here.
+fn of_host(machine: &Machine) -> Option<Vec<u8>> {
+    find(&Survey::default(), machine.elsewhere).map(|found| found.bytes)
 }
 
 #[cfg(test)]
@@ -236,6 +246,11 @@ mod tests {
             panic!()
         };
         let entry = String::from_utf8_lossy(entry);
+        let super::super::super::contents::Listed::Bytes(program) = &added.files[0][4].content
+        else {
+            panic!()
+        };
+        assert_eq!(&program[..], b"loader", "the tree's, not this host's");
         assert!(
             entry.contains("root=PARTUUID=abcd rw") && entry.contains("initrd /initrd.img"),
             "{entry}"
