@@ -168,11 +168,6 @@ fn shrinking_with_a_journal() {
 }
 
 #[test]
-fn shrinking_without_a_journal() {
-    cut("-t ext2 -b 1024", 20 << 20, 6 << 20);
-}
-
-#[test]
 fn growing_without_a_journal() {
     cut("-t ext2 -b 1024", 6 << 20, 20 << 20);
 }
