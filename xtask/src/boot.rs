@@ -2,8 +2,8 @@
 //!
 //! A guest (Debian's kernel, an initrd of busybox and one script) checks the hashes of 900 files,
 //! changes the disk and powers off. The changes are read back; the disk is grown while it is off;
-//! the guest starts again and sees the room. Without `/dev/kvm` that is of use, a run takes about
-//! half a minute.
+//! the guest starts again and sees the room. Without `/dev/kvm` that is of use, a recipe takes about
+//! a minute. Root gets what is missing (QEMU, OVMF, a kernel) installed; others are told.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ const RECIPES: &[Recipe] = &[
 
 /// Runs all recipes, or those named.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    need_tools()?;
+    crate::oracles::ensure(NEEDED)?;
     let program = program()?;
     let folder = tempfile::Builder::new()
         .prefix("disksmith-boot")
@@ -114,26 +114,18 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn need_tools() -> Outcome {
-    let needed = [
-        ("/usr/bin/qemu-system-x86_64", "qemu-system-x86 (bookworm-backports)"),
-        ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
-        ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot-efi"),
-        ("/usr/bin/extlinux", "extlinux"),
-        ("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common"),
-        ("/bin/busybox", "busybox-static"),
-        ("/usr/bin/cpio", "cpio"),
-    ];
-    let missing: Vec<&str> = needed
-        .iter()
-        .filter(|(file, _)| !Path::new(file).exists())
-        .map(|(_, package)| *package)
-        .collect();
-    match missing.as_slice() {
-        [] => Ok(()),
-        names => Err(format!("these Debian packages are needed: {}", names.join(", "))),
-    }
-}
+/// Programs, files and the Debian packages that have them.
+const NEEDED: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot-efi"),
+    ("extlinux", "extlinux"),
+    ("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common"),
+    ("/boot/vmlinuz-*", "linux-image-amd64"),
+    ("modprobe", "kmod"),
+    ("/bin/busybox", "busybox-static"),
+    ("cpio", "cpio"),
+];
 
 fn program() -> Result<PathBuf, String> {
     if let Some(program) = std::env::var_os("DISKSMITH") {

@@ -49,14 +49,19 @@ const TOOLS: &[(&str, &str)] = &[
     ("sgdisk", "gdisk"),
 ];
 
-/// Installs what is missing when run by root; otherwise names it and fails.
+/// What the tests need.
 pub(crate) fn run(_: &[String]) -> Outcome {
-    let missing = missing_packages();
+    ensure(TOOLS)
+}
+
+/// Installs what is missing of these when run by root; otherwise names it and fails.
+pub(crate) fn ensure(tools: &[(&str, &str)]) -> Outcome {
+    let missing = missing_packages(tools);
     if missing.is_empty() {
         return Ok(());
     }
     if !is_root() {
-        return Err(format!("tests need these Debian packages: {}", missing.join(" ")));
+        return Err(format!("these Debian packages are needed: {}", missing.join(" ")));
     }
     eprintln!("installing {}", missing.join(" "));
     succeed(Command::new("apt-get").args(["update", "-q"]))?;
@@ -66,22 +71,28 @@ pub(crate) fn run(_: &[String]) -> Outcome {
             .args(["install", "-y", "-q", "--no-install-recommends"])
             .args(&missing),
     )?;
-    match missing_packages() {
+    match missing_packages(tools) {
         still if still.is_empty() => Ok(()),
         still => Err(format!("still missing after the installation: {}", still.join(" "))),
     }
 }
 
-fn missing_packages() -> Vec<&'static str> {
+fn missing_packages<'p>(tools: &[(&str, &'p str)]) -> Vec<&'p str> {
     let mut packages: Vec<_> =
-        TOOLS.iter().filter(|(tool, _)| !on_path(tool)).map(|(_, package)| *package).collect();
+        tools.iter().filter(|(tool, _)| !on_path(tool)).map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
     packages
 }
 
+/// Whether a program, a file or one whose name begins so (`*`) is there.
 /// Administrators' folders are looked at too: an ordinary user's path leaves them out.
 fn on_path(tool: &str) -> bool {
+    if let Some(beginning) = tool.strip_suffix('*') {
+        let (folder, name) = beginning.rsplit_once('/').unwrap_or((".", beginning));
+        let mut names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        return names.any(|entry| entry.file_name().to_string_lossy().starts_with(name));
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = std::env::split_paths(&path).collect();
     folders.extend(["/usr/sbin".into(), "/sbin".into()]);

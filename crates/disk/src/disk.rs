@@ -104,20 +104,108 @@ pub(crate) fn check_range(offset: u64, length: u64, size: u64) -> Result<()> {
     }
 }
 
+/// In an `impl Disk`: the named methods are those of another disk. For disks that pass everything
+/// on but a thing or two.
+///
+/// ```
+/// # use disksmith_disk::{Disk, Extent, MemoryDisk, Result, ZeroMode, pass_on};
+/// #[derive(Debug)]
+/// struct Unflushed(MemoryDisk);
+///
+/// impl Disk for Unflushed {
+///     pass_on!(|own| own.0; size read_at write_at write_zeroes discard map);
+///
+///     fn flush(&self) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! pass_on {
+    (|$own:ident| $disk:expr; $($method:ident)+) => {
+        $($crate::pass_on!(@$method $own, $disk);)+
+    };
+    (@size $own:ident, $disk:expr) => {
+        fn size(&self) -> u64 {
+            let $own = self;
+            $disk.size()
+        }
+    };
+    (@read_at $own:ident, $disk:expr) => {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> $crate::Result<()> {
+            let $own = self;
+            $disk.read_at(buffer, offset)
+        }
+    };
+    (@write_at $own:ident, $disk:expr) => {
+        fn write_at(&self, data: &[u8], offset: u64) -> $crate::Result<()> {
+            let $own = self;
+            $disk.write_at(data, offset)
+        }
+    };
+    (@write_zeroes $own:ident, $disk:expr) => {
+        fn write_zeroes(
+            &self,
+            offset: u64,
+            length: u64,
+            mode: $crate::ZeroMode,
+        ) -> $crate::Result<()> {
+            let $own = self;
+            $disk.write_zeroes(offset, length, mode)
+        }
+    };
+    (@discard $own:ident, $disk:expr) => {
+        fn discard(&self, offset: u64, length: u64) -> $crate::Result<()> {
+            let $own = self;
+            $disk.discard(offset, length)
+        }
+    };
+    (@flush $own:ident, $disk:expr) => {
+        fn flush(&self) -> $crate::Result<()> {
+            let $own = self;
+            $disk.flush()
+        }
+    };
+    (@map $own:ident, $disk:expr) => {
+        fn map(&self, offset: u64, length: u64) -> $crate::Result<$crate::Extent> {
+            let $own = self;
+            $disk.map(offset, length)
+        }
+    };
+    (@set_size $own:ident, $disk:expr) => {
+        fn set_size(&self, size: u64) -> $crate::Result<()> {
+            let $own = self;
+            $disk.set_size(size)
+        }
+    };
+    (@read_only $own:ident, $disk:expr) => {
+        fn read_only(&self) -> bool {
+            let $own = self;
+            $disk.read_only()
+        }
+    };
+    (@geometry $own:ident, $disk:expr) => {
+        fn geometry(&self) -> $crate::Geometry {
+            let $own = self;
+            $disk.geometry()
+        }
+    };
+    (@host_window $own:ident, $disk:expr) => {
+        fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
+            let $own = self;
+            $disk.host_window()
+        }
+    };
+}
+
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<D: Disk + ?Sized> Disk for $pointer {
-            fn size(&self) -> u64 { (**self).size() }
-            fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> { (**self).read_at(buffer, offset) }
-            fn write_at(&self, data: &[u8], offset: u64) -> Result<()> { (**self).write_at(data, offset) }
-            fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> { (**self).write_zeroes(offset, length, mode) }
-            fn discard(&self, offset: u64, length: u64) -> Result<()> { (**self).discard(offset, length) }
-            fn flush(&self) -> Result<()> { (**self).flush() }
-            fn map(&self, offset: u64, length: u64) -> Result<Extent> { (**self).map(offset, length) }
-            fn set_size(&self, size: u64) -> Result<()> { (**self).set_size(size) }
-            fn read_only(&self) -> bool { (**self).read_only() }
-            fn geometry(&self) -> Geometry { (**self).geometry() }
-            fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> { (**self).host_window() }
+            pass_on!(
+                |own| (**own);
+                size read_at write_at write_zeroes discard flush map set_size read_only geometry
+                host_window
+            );
         }
     )*};
 }

@@ -99,6 +99,14 @@ impl Error {
         &self.0.message
     }
 
+    /// As displayed, but an attempt that is told twice in a row is told once.
+    pub fn told_once(&self) -> String {
+        let mut attempts: Vec<&str> = self.0.contexts.iter().rev().map(String::as_str).collect();
+        attempts.dedup();
+        attempts.push(&self.0.message);
+        attempts.join(": ")
+    }
+
     /// The same error with a further, outer attempt in front: `attempt: …`.
     #[must_use]
     pub fn context(mut self, attempt: impl Into<String>) -> Self {
@@ -193,6 +201,14 @@ mod tests {
         );
         assert_eq!(error.kind(), Kind::NotFound);
         assert_eq!(error.errno(), Some(2));
+    }
+
+    #[test]
+    fn what_was_attempted_twice_is_told_once() {
+        let error =
+            Error::from_errno(2).context("Could not open 'a'").context("Could not open 'a'");
+        assert_eq!(error.told_once(), "Could not open 'a': No such file or directory");
+        assert_eq!(error.context("Could not open 'b'").told_once().matches("Could").count(), 2);
     }
 
     #[test]

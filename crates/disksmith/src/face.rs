@@ -88,7 +88,8 @@ impl Face {
 
     /// Shows an error and the hint that belongs to it.
     pub(crate) fn report(&self, error: &Error) {
-        self.complain(&error.to_string());
+        // qemu-img repeats itself, and so does the drop-in.
+        self.complain(&if self.drop_in { error.to_string() } else { error.told_once() });
         for line in error.hint().iter().flat_map(|hint| hint.lines()) {
             if !self.drop_in || is_qemu_hint(line) {
                 self.note(&format!("{line}\n"));

@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use crate::face::Face;
 use crate::{native, qemu_img, signals};
+
+/// The only argument of the process that thaws again what a copy has frozen.
+const KEEP_FROZEN: &str = "--keep-frozen";
 
 /// Runs the program with the arguments of the process.
 ///
@@ -17,6 +20,9 @@ pub fn main() -> ExitCode {
     if !arguments.is_empty() {
         arguments.remove(0);
     }
+    if arguments.first().is_some_and(|word| word == KEEP_FROZEN) {
+        return ExitCode::from(u8::from(disksmith_host::keep_frozen().is_err()));
+    }
     signals::install();
     let status = if name == "qemu-img" {
         qemu_img::run(&Face::qemu_img(&name), &arguments)
@@ -26,6 +32,14 @@ pub fn main() -> ExitCode {
         native::run(&Face::native("disksmith"), &arguments)
     };
     ExitCode::from(status)
+}
+
+/// How this program starts itself as the process that freezes and thaws.
+pub(crate) fn keeper() -> Command {
+    let program = std::env::current_exe().ok().filter(|path| path.exists());
+    let mut command = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()));
+    command.arg(KEEP_FROZEN);
+    command
 }
 
 /// Names that are no UTF-8 would need byte strings all the way down; they are shown with

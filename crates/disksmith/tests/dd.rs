@@ -64,8 +64,7 @@ fn operands(rng: &mut Rng) -> Vec<String> {
     maybe(format!("skip={}", amount(rng)), rng);
     // By blocks: dd 9.1 forgets the old content where it seeks by less than a block.
     maybe(format!("seek={}", rng.below(40)), rng);
-    // Not sync: it pads the last block with zeroes, which for disks makes no sense.
-    let conv = ["notrunc", "sparse", "notrunc,sparse", "fsync", "fdatasync,noerror"];
+    let conv = ["notrunc", "sparse", "notrunc,sparse", "fsync", "sync,noerror", "sync,notrunc"];
     maybe(format!("conv={}", rng.pick(&conv)), rng);
     words
 }
@@ -226,5 +225,18 @@ fn streams_devices_and_conversions() {
     disksmith(&["qemu-img", "convert", "-O", "raw", &part, &place("out.raw")]);
     assert!(fs::read(place("out.raw")).unwrap() == first);
     disksmith(&["qemu-img", "convert", "-n", "-O", "raw", &place("out.raw"), &format!("{disk}:2")]);
+    assert!(second(folder.path(), &disk) == first);
+    // From one part of an image to another, which is opened once.
+    let parts = [":1", ":2", ":3"].map(|part| format!("{disk}{part}"));
+    disksmith(&["convert", "-n", &place("mib.raw"), &parts[2]]);
+    disksmith(&["convert", "-n", &parts[2], &parts[1]]);
+    assert!(second(folder.path(), &disk) == half);
+    disksmith(&["qemu-img", "convert", "-n", "-O", "raw", &parts[0], &parts[1]]);
+    assert!(second(folder.path(), &disk) == first);
+    for wrong in [&disk, &parts[1]] {
+        let words = ["convert", "-n", wrong, &parts[1]];
+        let output = Command::new(env!("CARGO_BIN_EXE_disksmith")).args(words).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("overlap"), "{output:?}");
+    }
     assert!(second(folder.path(), &disk) == first);
 }

@@ -116,7 +116,7 @@ fn usage_errors_name_the_nearest_verb() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "disksmith: Could not open 'nosuch': Could not open 'nosuch': No such file or directory\n"
+        "disksmith: Could not open 'nosuch': No such file or directory\n"
     );
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use disksmith_testkit::Rng;
 use disksmith_testkit::oracle::{run, succeed};
-use support::{Scratch, assert_same, awkward, ours, refused, walk};
+use support::{Loop, Scratch, assert_same, awkward, ours, refused, walk};
 
 const MIB: u64 = 1 << 20;
 
@@ -366,24 +366,6 @@ fn bad_input_is_one_line_and_makes_nothing() {
     let said = refused(&["clone", &noise, &target]);
     assert!(said.contains("No space left on device"), "{said}");
     assert!(!Path::new(&target).exists());
-}
-
-/// A loop device for the time of a test.
-struct Loop(String);
-
-impl Loop {
-    fn new(image: &str) -> Self {
-        let device = succeed("losetup", &["--find", "--show", image]).trim().to_string();
-        // Kernels without the option to scan by themselves are told.
-        run("partx", &["--add", &device]);
-        Self(device)
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        run("losetup", &["--detach", &self.0]);
-    }
 }
 
 /// Bytes that were read from a block device.

@@ -52,6 +52,30 @@ fn fill(ours: &Ext, files: u64) {
     }
 }
 
+/// Files behind byte `to`, which have to move when the filesystem ends there: something large is in
+/// their way while they are written.
+fn fill_the_end(image: &Path, to: u64) {
+    use disksmith_filesystems::{Device, FileKind, NewFile};
+    let ours = Ext::open(FileDisk::open(image), false).unwrap();
+    let new = |kind| NewFile { kind, mode: 0o755, uid: 0, gid: 0, device: Device::default() };
+    let filler = ours.create(ours.root(), b"filler", &new(FileKind::Regular)).unwrap().inode;
+    let piece = vec![7; 1 << 20];
+    for offset in (0..to).step_by(piece.len()) {
+        ours.write(filler, offset, &piece).unwrap();
+    }
+    let folder = ours.create(ours.root(), b"end", &new(FileKind::Directory)).unwrap().inode;
+    let mut behind = 0;
+    for number in 0..30u8 {
+        let name = format!("end-{number}");
+        let file = ours.create(folder, name.as_bytes(), &new(FileKind::Regular)).unwrap().inode;
+        ours.write(file, 0, &vec![number + 1; 20_000]).unwrap();
+        behind += ours.places(file).unwrap().iter().filter(|place| place.at >= to).count();
+    }
+    ours.unlink(ours.root(), b"filler").unwrap();
+    ours.close().unwrap();
+    assert!(behind >= 20, "only {behind} runs of blocks lie behind");
+}
+
 /// Every state that a cut leaves while `from` bytes become `to`.
 fn cut(arguments: &str, from: u64, to: u64) {
     let folder = tempfile::tempdir().unwrap();
@@ -60,6 +84,7 @@ fn cut(arguments: &str, from: u64, to: u64) {
     if from > to {
         fs::File::options().write(true).open(&image).unwrap().set_len(from).unwrap();
         ext::resize(&FileDisk::open(&image), NewSize::Disk).unwrap();
+        fill_the_end(&image, to);
     }
     fs::File::options().write(true).open(&image).unwrap().set_len(from.max(to)).unwrap();
     let initial = from_file(&image);
@@ -110,6 +135,7 @@ fn cut(arguments: &str, from: u64, to: u64) {
         lengths.insert(length_of(&*again));
         true
     });
+    println!("{arguments}, {from} to {to}: {count} states");
     assert!(count > 30, "{count}");
     assert_eq!(lengths.into_iter().collect::<Vec<_>>(), [old.min(new), old.max(new)]);
 }
@@ -133,6 +159,12 @@ fn length_of(disk: &dyn Disk) -> u64 {
 fn growing_with_a_journal() {
     cut("-t ext4 -b 1024", 9 << 20, 30 << 20);
     cut("-t ext3 -b 1024 -O ^resize_inode -g 512 -J size=1", 9 << 20, 20 << 20);
+}
+
+#[test]
+fn shrinking_with_a_journal() {
+    cut("-t ext4 -b 1024", 30 << 20, 9 << 20);
+    cut("-t ext3 -b 1024 -J size=1", 20 << 20, 9 << 20);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod copy;
 mod device;
 mod direct;
 mod file;
+mod frozen;
 mod holder;
 mod lock;
 mod mounted;
@@ -14,6 +15,7 @@ mod new_file;
 
 pub use copy::{copy_in_kernel, shares_blocks};
 pub use file::{FileDisk, FileId, OpenOptions};
+pub use frozen::{Frozen, keep_frozen};
 pub use lock::{LockSet, Permission};
-pub use mounted::{Frozen, Mount, mounts, refuse_mounted, used_by_kernel};
+pub use mounted::{Mount, mounts, refuse_mounted, used_by_kernel, writes_so_far};
 pub use new_file::{NewFile, publish};

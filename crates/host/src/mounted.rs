@@ -1,7 +1,6 @@
-//! What the kernel has mounted from a block device, and keeping it still.
+//! What the kernel has mounted from a block device.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,10 +8,6 @@ use std::path::{Path, PathBuf};
 use disksmith_disk::{Context, Error, Kind, Result};
 
 use crate::FileDisk;
-use crate::device::last_error;
-
-const FIFREEZE: libc::c_ulong = 0xc004_5877;
-const FITHAW: libc::c_ulong = 0xc004_5878;
 
 /// A mounted filesystem.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +27,18 @@ pub fn mounts(disk: &FileDisk) -> Result<Vec<Mount>> {
         return Ok(Vec::new());
     }
     mounts_of(disk.file().metadata()?.rdev())
+}
+
+/// What changes whenever something was written to a block device, and with every start of the
+/// machine. `None` where the kernel does not tell.
+pub fn writes_so_far(disk: &FileDisk) -> Option<String> {
+    /// Of the columns of `stat`: the sectors written.
+    const WRITTEN: usize = 6;
+    let sys = PathBuf::from("/sys/dev/block").join(number(disk.file().metadata().ok()?.rdev()));
+    let statistics = std::fs::read_to_string(sys.join("stat")).ok()?;
+    let written = statistics.split_whitespace().nth(WRITTEN)?.to_string();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(format!("boot={} written={written}", boot.trim()))
 }
 
 fn mounts_of(device: u64) -> Result<Vec<Mount>> {
@@ -132,34 +139,6 @@ fn unescape(word: &[u8]) -> Vec<u8> {
         }
     }
     plain
-}
-
-/// A filesystem that is kept still: everything is on its device, and whoever writes waits. Ends
-/// when dropped.
-#[derive(Debug)]
-pub struct Frozen {
-    folder: File,
-}
-
-impl Frozen {
-    /// Freezes the filesystem that is mounted there. Root may; not every filesystem can.
-    pub fn freeze(mount: &Mount) -> Result<Self> {
-        let attempt = || format!("Could not freeze the filesystem on '{}'", mount.point.display());
-        let folder = File::open(&mount.point).with_context(attempt)?;
-        // SAFETY: FIFREEZE takes no argument that it would follow.
-        match unsafe { libc::ioctl(folder.as_raw_fd(), FIFREEZE, 0) } {
-            0 => Ok(Self { folder }),
-            _ => Err(last_error().context(attempt())),
-        }
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // SAFETY: FITHAW takes no argument that it would follow. A failure means that somebody
-        // else thawed it.
-        unsafe { libc::ioctl(self.folder.as_raw_fd(), FITHAW, 0) };
-    }
 }
 
 #[cfg(test)]

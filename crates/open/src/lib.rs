@@ -26,7 +26,7 @@ pub use extents::{
 pub use filesystem::open_filesystem;
 pub use name::{Name, resolve};
 pub use options::parse_options;
-pub use part::{OpenedDisk, disk_node, open_disk, part_of};
+pub use part::{OpenedDisk, disk_node, open_disk, part_of, sibling};
 pub use probe::{ProbeResult, probe_file};
 pub use secrets::Secrets;
 pub use settings::{Cache, Locking, Settings, Trust};

@@ -1,9 +1,10 @@
 //! From an address to a disk: the image, its snapshot, its partition.
 
 use std::any::Any;
+use std::path::Path;
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Disk, Error, Extent, Geometry, Kind, Result, State, ZeroMode};
+use disksmith_disk::{Context, Disk, Error, Extent, Kind, Result, State, pass_on};
 use disksmith_formats::{Image, ResizeRequest};
 use disksmith_partitions::probe::Usage;
 use disksmith_partitions::{Content, Label, Partition, Table, find, probe, read};
@@ -62,6 +63,19 @@ pub fn part_of(node: Arc<Node>, address: &Address) -> Result<OpenedDisk> {
     let slice = table.slice(whole, partition.number).with_context(attempt)?;
     let start = slice.start();
     Ok(OpenedDisk { disk: Arc::new(slice), node, start, partition: Some(partition), shown })
+}
+
+/// The part of an image that is open already, if `address` names one in its file. A disk cannot be
+/// opened twice when one of both writes.
+pub fn sibling(node: &Arc<Node>, address: &Address) -> Result<Option<OpenedDisk>> {
+    let own = node.file.as_ref().and_then(|file| file.id().ok());
+    let other = disksmith_host::FileDisk::open(Path::new(&address.image), Default::default());
+    let same = own.is_some() && own == other.ok().and_then(|file| file.id().ok());
+    let format = address.format.as_deref();
+    if !same || address.snapshot.is_some() || format.is_some_and(|f| f != node.image.format()) {
+        return Ok(None);
+    }
+    part_of(node.clone(), address).map(Some)
 }
 
 impl OpenedDisk {
@@ -216,29 +230,10 @@ pub(crate) struct View {
 }
 
 impl Disk for View {
-    fn size(&self) -> u64 {
-        self.node.image.size()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.node.image.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.node.image.write_at(data, offset)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
-        self.node.image.write_zeroes(offset, length, mode)
-    }
-
-    fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        self.node.image.discard(offset, length)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.node.image.flush()
-    }
+    pass_on!(
+        |own| own.node.image;
+        size read_at write_at write_zeroes discard flush read_only geometry
+    );
 
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {
         let run = chain_map(&self.node, offset, length)?;
@@ -249,14 +244,6 @@ impl Disk for View {
             place: plain,
             compressed: run.compressed,
         })
-    }
-
-    fn read_only(&self) -> bool {
-        self.node.image.read_only()
-    }
-
-    fn geometry(&self) -> Geometry {
-        self.node.image.geometry()
     }
 
     fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
@@ -278,45 +265,10 @@ struct Window {
 }
 
 impl Disk for Window {
-    fn size(&self) -> u64 {
-        self.disk.size()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.disk.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.disk.write_at(data, offset)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
-        self.disk.write_zeroes(offset, length, mode)
-    }
-
-    fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        self.disk.discard(offset, length)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.disk.flush()
-    }
-
-    fn map(&self, offset: u64, length: u64) -> Result<Extent> {
-        self.disk.map(offset, length)
-    }
-
-    fn read_only(&self) -> bool {
-        self.disk.read_only()
-    }
-
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
-        self.disk.host_window()
-    }
+    pass_on!(
+        |own| own.disk;
+        size read_at write_at write_zeroes discard flush map read_only geometry host_window
+    );
 }
 
 impl Image for Window {

@@ -36,8 +36,10 @@ pub(crate) struct MakeSettings {
     pub(crate) inodes: Option<u64>,
     pub(crate) reserved: Option<f64>,
     pub(crate) time: Time,
-    /// Where the partition begins: FAT knows that.
+    /// Where the partition begins, in sectors: FAT knows that.
     pub(crate) start_sector: u32,
+    /// Bytes of a sector.
+    pub(crate) sector: u32,
 }
 
 /// What files need of a filesystem.
@@ -159,7 +161,8 @@ impl MakeSettings {
                 let content = need.least().saturating_add(slack);
                 // Both tables of the smallest clusters take less than a thirtieth.
                 let bytes = content.saturating_add(content / 30).saturating_add(1 << 20);
-                Ok(bytes.max(least_fat(kind)).next_multiple_of(1 << 20))
+                let least = least_fat(kind) * u64::from(self.sector / 512).max(1);
+                Ok(bytes.max(least).next_multiple_of(1 << 20))
             }
             FilesystemKind::Swap => Err(Error::new(Kind::InvalidInput, "swap space needs a size")),
         }
@@ -183,6 +186,22 @@ impl MakeSettings {
         self.block_size = options.block_size;
         self.inodes = self.inodes.or(options.inodes);
         Ok(bytes)
+    }
+
+    /// Whether a filesystem of that length will hold them, as far as that can be told: where blocks
+    /// turn out smaller than they were counted, files need fewer bytes.
+    pub(crate) fn holds(&self, need: &FilesNeed, length: u64) -> bool {
+        match self.kind {
+            FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+                match ext::room_in(&self.ext(), length) {
+                    Ok((room, block)) if u64::from(block) == need.block => {
+                        need.blocks <= room.blocks
+                    }
+                    _ => true,
+                }
+            }
+            FilesystemKind::Fat(_) | FilesystemKind::Swap => true,
+        }
     }
 
     /// Sees to it that a filesystem of a given length has room for as many files, and for what
@@ -250,6 +269,7 @@ impl MakeSettings {
             label: self.label.clone().into_bytes(),
             serial: Some(u32::from_be_bytes([a, b, c, d])),
             cluster_size: self.block_size,
+            sector_size: Some(self.sector),
             hidden_sectors: self.start_sector,
             time: Some(self.time),
             ..FatOptions::default()
@@ -284,7 +304,7 @@ fn measure_fat(source: &mut dyn Source) -> Result<FilesNeed> {
     Ok(need)
 }
 
-/// The least volume of each kind: FAT32 has at least 65525 clusters, FAT16 4085.
+/// The least volume of each kind in sectors of 512 bytes: FAT32 has at least 65525 clusters, FAT16 4085.
 fn least_fat(kind: Option<FatKind>) -> u64 {
     match kind {
         Some(FatKind::Fat32) => 36 << 20,

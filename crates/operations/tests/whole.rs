@@ -250,7 +250,7 @@ fn everything_readable_is_recovered_and_the_rest_listed() {
         let target = support::raw_on(target_disk.clone());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("map");
-        let record = Record { path: path.clone(), identity: "test".into() };
+        let record = Record { path: path.clone(), identity: "test".into(), wanted: true };
         let reader =
             Arc::new(Reader::new(source.clone()).rescuing(source.clone(), Vec::new()).hashing());
         let request = CloneRequest {

@@ -136,6 +136,60 @@ fn made_by_their_tools() {
     }
 }
 
+/// Clusters in use as fsck.fat counts them.
+#[test]
+fn the_space_used_on_fat_is_what_its_checker_counts() {
+    let folder = Folder::new();
+    let file = folder.path("file");
+    std::fs::write(&file, vec![7; 300_001]).unwrap();
+    for (bits, mib, cluster) in [("12", 2, "1"), ("12", 7, "4"), ("16", 32, "1"), ("16", 16, "4")] {
+        let path = folder.blank("fat", mib * MIB);
+        let name = text(&path);
+        oracle::succeed("mkfs.vfat", &["-F", bits, "-s", cluster, &name]);
+        for copy in 0..5 {
+            let target = format!("::file{copy}");
+            oracle::succeed("mcopy", &["-i", &name, &text(&file), &target]);
+        }
+        oracle::succeed("mdel", &["-i", &name, "::file2"]);
+        let said = oracle::run("fsck.fat", &["-n", "-v", &name]);
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let number = |line: Option<&str>, mark: &str| -> u64 {
+            let word = line.unwrap().split(mark).next().unwrap().rsplit(' ').next().unwrap();
+            word.parse().unwrap()
+        };
+        let used = number(said.lines().last(), "/");
+        let bytes = number(said.lines().find(|l| l.contains("per cluster")), " bytes per cluster");
+        let ours = probe(&open(&path)).unwrap().unwrap();
+        assert_eq!(ours.version, Some(format!("FAT{bits}")));
+        assert_eq!(ours.used, Some(used * bytes), "FAT{bits} of {mib} MiB: {said}");
+    }
+}
+
+/// The blocks that f2fs's own tool calls valid, and those in front of the main area.
+#[test]
+fn the_space_used_on_f2fs_is_what_its_checkpoint_says() {
+    let folder = Folder::new();
+    let path = folder.blank("f2fs", 64 * MIB);
+    let name = text(&path);
+    oracle::succeed("mkfs.f2fs", &["-q", &name]);
+    let tree = folder.path("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("file"), vec![7; 3_000_001]).unwrap();
+    oracle::run("sload.f2fs", &["-f", &text(&tree), &name]);
+    let said = oracle::run("dump.f2fs", &["-d", "1", &name]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let field = |key: &str| -> u64 {
+        let line = said.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split(": ").nth(1).unwrap().trim_end_matches(']').trim().parse().unwrap()
+    };
+    let valid = said.lines().filter(|line| line.starts_with("valid_block_count")).count();
+    assert_eq!(valid, 1, "{said}");
+    let blocks = field("valid_block_count") + field("main_blkaddr");
+    let ours = probe(&open(&path)).unwrap().unwrap();
+    assert_eq!(ours.used, Some(blocks * 4096), "{said}");
+    assert!(field("valid_block_count") > 700, "{said}");
+}
+
 #[test]
 fn containers_and_archives() {
     let folder = Folder::new();

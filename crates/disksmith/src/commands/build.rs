@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use disksmith_disk::{Context, Error, human_size};
+use disksmith_disk::{Context, Disk, Error, human_size};
 use disksmith_formats::{OpenMode, Options};
 use disksmith_host::{FileDisk, OpenOptions, refuse_mounted};
-use disksmith_open::{ImageSpec, Locking, OpenedDisk, Settings};
+use disksmith_open::{ImageSpec, Locking, Node, OpenedDisk, Settings, disk_node};
 use disksmith_operations::build::{Build, BuildRequest, DiskSpec, TreeRequest};
+use disksmith_operations::{ConvertRequest, convert};
 
 use super::Verb;
+use super::convert::{can_compress, no_compression};
 use super::mkfs::{epoch, keep, refuse_if_used};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
@@ -41,6 +44,12 @@ pub(crate) struct BuildVerb {
     /// bios or uefi: add what is missing to boot from the disk
     #[arg(long, value_name = "FIRMWARE")]
     pub boot: Option<String>,
+    /// With --boot uefi, go on though the tree has no kernel or boot loader yet
+    #[arg(long)]
+    pub boot_later: bool,
+    /// Bytes in a sector of the disk: 512 or 4096
+    #[arg(long, value_name = "BYTES")]
+    pub sector_size: Option<u32>,
     /// Owner of all files: UID:GID
     #[arg(long, value_name = "UID:GID")]
     pub owner: Option<String>,
@@ -56,6 +65,9 @@ pub(crate) struct BuildVerb {
     /// Options of the format, as name=value,…
     #[arg(long, value_name = "OPTIONS")]
     pub options: Vec<String>,
+    /// Store it compressed, where the format can (qcow2); needs room for the files beside it
+    #[arg(short, long)]
+    pub compress: bool,
     /// Even if the target holds data
     #[arg(long)]
     pub force: bool,
@@ -148,6 +160,8 @@ impl BuildVerb {
         spec.table = self.table.clone().or(spec.table);
         spec.boot = self.boot.clone().or(spec.boot);
         spec.seed = self.seed.clone().or(spec.seed);
+        spec.boot_later |= self.boot_later;
+        spec.sector_size = self.sector_size.or(spec.sector_size);
         Ok(spec)
     }
 
@@ -166,6 +180,9 @@ impl BuildVerb {
                 "size and backing file are not among the options of an image that is built",
             );
         }
+        if self.compress && !can_compress(driver) {
+            return Err(no_compression().into());
+        }
         options.set("size", build.size().to_string());
         let plan = Plan { driver, name: output.to_string(), options };
         plan.check()?;
@@ -176,13 +193,45 @@ impl BuildVerb {
         }
         let made = plan.make(face, &Default::default())?;
         let settings = Settings::new(OpenMode::Write);
-        let opened = OpenedDisk::whole(plan.open(&made, &settings)?, output);
-        build.write(&opened.disk, watch)?;
-        opened.close()?;
-        drop(opened);
+        let node = plan.open(&made, &settings)?;
+        match self.compress {
+            true => write_compressed(build, node, &place, watch)?,
+            false => {
+                let opened = OpenedDisk::whole(node, output);
+                build.write(&opened.disk, watch)?;
+                opened.close()?;
+            }
+        }
         made.keep()?;
         Ok(())
     }
+}
+
+/// A compressed cluster is written once: the disk is made in a file without a name first.
+fn write_compressed(build: &Build, node: Node, place: &Path, watch: &Watch) -> Result<(), Error> {
+    let attempt = "Could not make a temporary file for the disk";
+    let file = match place.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !is_device(place) => {
+            tempfile::tempfile_in(folder)
+        }
+        Some(_) if !is_device(place) => tempfile::tempfile_in("."),
+        _ => tempfile::tempfile(),
+    };
+    let options = OpenOptions { write: true, no_flush: true, ..OpenOptions::default() };
+    let disk = FileDisk::from_file(file.context(attempt)?, place, options).context(attempt)?;
+    disk.set_size(build.size()).context(attempt)?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    build.write(&disk, watch)?;
+    let target = Arc::new(node);
+    let source = disk_node(disk, target.clone(), &target.shown);
+    let sources = [&source];
+    let request = ConvertRequest { compress: true, ..ConvertRequest::new(&sources, &target) };
+    convert(&request, watch)?;
+    target.close()
+}
+
+fn is_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| !meta.is_file())
 }
 
 fn read_spec(name: &str) -> Result<DiskSpec, Failure> {

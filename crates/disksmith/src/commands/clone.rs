@@ -1,22 +1,27 @@
 //! `clone`: copy a whole disk, from a device or an image, to either.
 
+mod destination;
+mod resume;
+mod still;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use disksmith_disk::{Context, Disk, Error, Kind, human_size};
+use destination::{Destination, refuse_itself, refuse_target_in_use};
+use disksmith_disk::{Disk, human_size};
 use disksmith_formats::OpenMode;
-use disksmith_host::{FileDisk, Frozen, Mount, OpenOptions, mounts, publish};
+use disksmith_host::{FileDisk, OpenOptions, publish};
 use disksmith_open::{Address, ImageSpec, Locking, Node, OpenedDisk, Settings, open_disk};
 use disksmith_operations::Observer;
 use disksmith_operations::clone::{
-    CloneRequest, PartUse, Reader, Record, clone, free_space_of, resumable, verify,
+    CloneRequest, PartUse, Reader, Record, clone, free_space_of, verify,
 };
 
 use super::Verb;
 use super::build::{refuse_holding, refuse_in_use};
 use super::common::{Purpose, Source};
-use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse, usage};
+use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
 use crate::progress::{Telling, Watch};
 use crate::signals;
@@ -56,10 +61,11 @@ pub(crate) struct CloneVerb {
 }
 
 const HELP: &str = "\
-A copy to an image that was cut short goes on where it stopped when the same command is run again:
-until it is whole it lies beside the target, as .TARGET.clone with .TARGET.clone-map. A device that
-is mounted is kept still while it is copied (root). Exit status 1 with --rescue also means that
-something could not be read; the copy is there all the same.";
+A copy that was cut short goes on where it stopped when the same command is run again. Until it is
+whole, an image lies beside the target, as .TARGET.clone with .TARGET.clone-map; what was copied to
+a device is recorded in ~/.local/state/disksmith. A device that is mounted is kept still while it is
+copied (root). Exit status 1 with --rescue also means that something could not be read; the copy is
+there all the same.";
 
 impl Verb for CloneVerb {
     const NAME: &'static str = "clone";
@@ -68,9 +74,9 @@ impl Verb for CloneVerb {
 
     fn run(self, face: &Face) -> Outcome {
         let source = self.open_source()?;
-        let target = Destination::of(&self.to)?;
+        let mut target = Destination::of(&self.to)?;
         refuse_itself(&source, &self.to)?;
-        let frozen = self.keep_still(face, &source, &target)?;
+        let frozen = self.keep_still(face, &source, &mut target)?;
         let result = self.copy(face, &source, &target);
         drop(frozen);
         result.map_err(|failure| match failure {
@@ -78,36 +84,6 @@ impl Verb for CloneVerb {
                 Failure::Error(error.context(format!("Could not clone '{}'", self.from)))
             }
             other => other,
-        })
-    }
-}
-
-/// Where a copy goes.
-struct Destination {
-    /// As it is to be called.
-    path: PathBuf,
-    /// Where it is until it is whole; the same for a device.
-    place: PathBuf,
-    /// Its map file, unless another is named; a device has no place for one.
-    map: Option<PathBuf>,
-    device: bool,
-}
-
-impl Destination {
-    fn of(name: &str) -> Result<Self, Failure> {
-        let path = PathBuf::from(name);
-        let there = std::fs::metadata(&path).ok();
-        if there.as_ref().is_some_and(|meta| !meta.is_file()) {
-            return Ok(Self { place: path.clone(), path, map: None, device: true });
-        }
-        let Some(file) = path.file_name() else { return usage(format!("'{name}' names no file")) };
-        let beside =
-            |suffix: &str| path.with_file_name(format!(".{}{suffix}", file.to_string_lossy()));
-        Ok(Self {
-            place: beside(".clone"),
-            map: Some(beside(".clone-map")),
-            path: path.clone(),
-            device: false,
         })
     }
 }
@@ -133,44 +109,6 @@ impl CloneVerb {
         Ok(open_disk(&address, &settings)?)
     }
 
-    /// Freezes what is mounted from the source.
-    fn keep_still(
-        &self,
-        face: &Face,
-        source: &OpenedDisk,
-        target: &Destination,
-    ) -> Result<Vec<Frozen>, Failure> {
-        let Some(file) = &source.node.file else { return Ok(Vec::new()) };
-        let mounted: Vec<Mount> =
-            mounts(file)?.into_iter().filter(|mount| !mount.read_only).collect();
-        let mut frozen: Vec<Frozen> = Vec::new();
-        let mut devices: Vec<&str> = Vec::new();
-        for mount in &mounted {
-            if devices.contains(&mount.device.as_str()) {
-                continue;
-            }
-            let result = still(mount, target, self.rescue.as_deref());
-            match result {
-                Ok(one) => frozen.push(one),
-                Err(error) if self.force => {
-                    face.warn(&format!("{error}; it is copied while it is written to"));
-                }
-                Err(error) => {
-                    return Err(error
-                        .context(format!(
-                            "'{}' is mounted on '{}'",
-                            self.from,
-                            mount.point.display()
-                        ))
-                        .with_hint("Unmount it, or say --force to copy it while it is written to.")
-                        .into());
-                }
-            }
-            devices.push(&mount.device);
-        }
-        Ok(frozen)
-    }
-
     fn copy(&self, face: &Face, source: &OpenedDisk, target: &Destination) -> Outcome {
         let identity = self.identity(source)?;
         let (free, parts) = match self.used_only {
@@ -184,15 +122,15 @@ impl CloneVerb {
         }
         let size = source.disk.size();
         let known = match &record {
-            Some(path) => match resumable(path, &identity, size) {
-                Ok(known) => known.filter(|_| target.device || target.place.exists()),
-                // The one that we keep by ourselves tells of an earlier copy of something else.
-                Err(_) if self.rescue.is_none() || self.force => None,
-                Err(error) => return Err(error.into()),
-            },
+            Some(path) => {
+                self.earlier(face, source, target, (path.as_path(), identity.as_str()), &free)?
+            }
             None => None,
         };
-        let known = known.filter(|known| known.resumable() < known.size());
+        if let (None, None, Some(map)) = (&known, &self.rescue, &target.map) {
+            // What an earlier copy of something else left behind.
+            let _ = std::fs::remove_file(map);
+        }
         let start = known.as_ref().map_or(0, |known| known.resumable());
         if start > 0 && !self.telling.quiet {
             face.note(&format!("going on from {} of {}\n", human_size(start), human_size(size)));
@@ -207,13 +145,14 @@ impl CloneVerb {
         }
         let reader = Arc::new(reader);
         let node = self.open_target(face, target, size, start)?;
+        let wanted = self.rescue.is_some();
         let request = CloneRequest {
             reader: reader.clone(),
             source: source.node.clone(),
             target: &node,
             target_is_zero: !target.device,
             start,
-            record: record.clone().map(|path| Record { path, identity }),
+            record: record.clone().map(|path| Record { path, identity, wanted }),
         };
         let watch = Stoppable::new(Watch::new(face, self.telling.progress(face)));
         let result = clone(&request, &watch);
@@ -221,7 +160,7 @@ impl CloneVerb {
         let result = result.and_then(|()| node.close());
         drop(node);
         if let Err(error) = result {
-            return Err(self.leave(error, target, record.as_deref()).into());
+            return Err(target.leave(error, record.as_deref()).into());
         }
         if self.verify {
             self.read_back(target, &reader, start, &watch)?;
@@ -233,35 +172,6 @@ impl CloneVerb {
             let _ = std::fs::remove_file(map);
         }
         Ok(self.report(face, &reader, &parts))
-    }
-
-    /// What says that a copy that was begun is this one.
-    fn identity(&self, source: &OpenedDisk) -> Result<String, Failure> {
-        use std::os::unix::fs::MetadataExt;
-        let mut text = format!("source={} size={}", self.from, source.disk.size());
-        if let Some(file) = &source.node.file {
-            let meta = file.file().metadata().map_err(Error::from)?;
-            match file.is_block_device() {
-                true => text += &format!(" device={}", meta.rdev()),
-                false => {
-                    text += &format!(
-                        " file={}:{} modified={}.{:09}",
-                        meta.dev(),
-                        meta.ino(),
-                        meta.mtime(),
-                        meta.mtime_nsec()
-                    )
-                }
-            }
-        }
-        let format = self.format();
-        let what = if self.used_only { "used" } else { "all" };
-        Ok(text
-            + &format!(
-                " copy={what} target={} format={format} options={}",
-                self.to,
-                self.options.join(",")
-            ))
     }
 
     fn format(&self) -> String {
@@ -316,25 +226,6 @@ impl CloneVerb {
         made.keep()?;
         let spec = ImageSpec::from_path(&target.place, &self.to, Some(&format));
         Ok(disksmith_open::open(&spec, &settings)?)
-    }
-
-    /// After a failure: what can be gone on with is kept, the rest is not.
-    fn leave(&self, error: Error, target: &Destination, record: Option<&Path>) -> Error {
-        let kept = record.is_some_and(Path::exists);
-        if target.device {
-            return match kept {
-                true => error.with_hint("Run the same command again to go on where it stopped."),
-                false => error,
-            };
-        }
-        if kept {
-            return error.with_hint(format!(
-                "Run the same command again to go on where it stopped, or remove '{}'.",
-                target.place.display()
-            ));
-        }
-        let _ = std::fs::remove_file(&target.place);
-        error
     }
 
     fn read_back(
@@ -395,30 +286,6 @@ fn told(part: &PartUse) -> String {
     }
 }
 
-/// Freezes a filesystem, unless we would write to it: that would wait for ever.
-fn still(mount: &Mount, target: &Destination, map: Option<&Path>) -> Result<Frozen, Error> {
-    use std::os::unix::fs::MetadataExt;
-    let folder_of = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    let folders = [Some(folder_of(&target.path)), map.map(folder_of)];
-    let mut written: Vec<u64> = Vec::new();
-    for folder in folders.into_iter().flatten() {
-        written.extend(std::fs::metadata(folder).map(|meta| meta.dev()));
-    }
-    // What we print may go to a file.
-    written.extend(rustix::fs::fstat(std::io::stdout()).map(|status| status.st_dev));
-    written.extend(rustix::fs::fstat(std::io::stderr()).map(|status| status.st_dev));
-    if written.contains(&std::fs::metadata(&mount.point)?.dev()) {
-        return Err(Error::new(
-            Kind::Refused,
-            "the copy (or what is printed) would be written to the filesystem that is copied",
-        ));
-    }
-    Frozen::freeze(mount)
-}
-
 /// The source for small pieces: a device's own sectors where it is one.
 fn past_the_cache(source: &OpenedDisk) -> Arc<dyn Disk> {
     let device = source
@@ -428,41 +295,9 @@ fn past_the_cache(source: &OpenedDisk) -> Arc<dyn Disk> {
         .filter(|_| source.partition.is_none() && source.node.image.format() == "raw");
     let direct = OpenOptions { direct: true, ..OpenOptions::default() };
     match device.and_then(|path| FileDisk::open(path, direct).ok()) {
-        Some(disk) if disk.is_block_device() && disk.size() == source.disk.size() => {
-            Arc::new(disk)
-        }
+        Some(disk) if disk.is_block_device() && disk.size() == source.disk.size() => Arc::new(disk),
         _ => source.disk.clone(),
     }
-}
-
-/// A disk is not copied onto itself.
-fn refuse_itself(source: &OpenedDisk, target: &str) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = std::fs::metadata(target) else { return Ok(()) };
-    for node in source.node.chain() {
-        let Some(file) = &node.file else { continue };
-        let own = file.file().metadata()?;
-        if (own.dev(), own.ino()) == (meta.dev(), meta.ino())
-            || (meta.rdev() != 0 && meta.rdev() == own.rdev())
-        {
-            return Err(Error::new(
-                Kind::InvalidInput,
-                format!("'{target}' is (a part of) the source itself"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// An image that somebody uses is not replaced.
-fn refuse_target_in_use(path: &Path) -> Result<(), Error> {
-    use disksmith_host::{FileDisk, LockSet, OpenOptions, Permission};
-    let Ok(old) = FileDisk::open(path, OpenOptions { write: true, ..OpenOptions::default() })
-    else {
-        return Ok(());
-    };
-    let locks = LockSet::new(&[Permission::Write, Permission::Resize], &[Permission::Resize]);
-    old.lock(locks).with_context(|| format!("Could not replace '{}'", path.display()))
 }
 
 /// Stops in good order when the user wants to: what was copied can be gone on with.

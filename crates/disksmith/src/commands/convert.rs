@@ -1,19 +1,24 @@
 //! `convert`: copy images into one of another format.
 
+mod parts;
+
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{Driver, Fact, OpenMode, Options};
-use disksmith_open::{Address, Cache, Locking, Node, open_disk};
+use disksmith_open::{Cache, Locking, Node};
 use disksmith_operations::{
-    ConvertRequest, DeflateWindow, Observer, Offload, WriteOrder, convert, data_ranges, snapshot_view,
+    ConvertRequest, DeflateWindow, Observer, Offload, WriteOrder, convert, data_ranges,
+    snapshot_view,
 };
+
+use parts::part_of_file;
 
 use super::Verb;
 use super::common::{Purpose, Source, warn_if_guessed_raw};
-use crate::stream;
 use crate::face::{DONE, Face, Failure, Outcome, refuse};
 use crate::making::{Made, Plan, creatable, format_of_name, join_lists, wants_help};
 use crate::progress::{Telling, Watch};
 use crate::render::options;
+use crate::stream;
 
 /// Sparse detection looks at no more than this at once, as in qemu-img.
 const SPARSE_MAX: u64 = 16 << 20;
@@ -107,11 +112,16 @@ impl Verb for Convert {
         if self.images.len() < 2 {
             return refuse("Must specify image file name");
         }
-        let sources = self.open_sources(face)?;
+        let (sources, open) = match self.open_parts(face, &target)? {
+            Some((sources, node)) => (sources, Some(node)),
+            None => (self.open_sources(face)?, None),
+        };
         if !face.drop_in && stream::is_stream(&target) {
             stream::check(&format, &target)?;
             if self.compress || !lists.is_empty() {
-                return refuse(format!("'{target}' takes raw bytes: -c and -o make no sense there"));
+                return refuse(format!(
+                    "'{target}' takes raw bytes: -c and -o make no sense there"
+                ));
             }
             stream::send(&sources, &target)?;
             return Ok(DONE);
@@ -121,9 +131,10 @@ impl Verb for Convert {
             false => Some(self.plan(face, &format, &target, lists, &sources)?),
         };
         self.check_bitmaps(&sources)?;
-        let (node, made) = match made {
-            Some(plan) => self.make_target(face, &plan)?,
-            None => (self.open_target(face, &target)?, None),
+        let (node, made) = match (made, open) {
+            (Some(plan), _) => self.make_target(face, &plan)?,
+            (None, Some(node)) => (node, None),
+            (None, None) => (self.open_target(face, &target)?, None),
         };
         self.check_target(&node)?;
         let zero = match &made {
@@ -149,8 +160,16 @@ impl Verb for Convert {
                 sparse_size: numbers.sparse,
                 // A bad disk is read in order: what it says then makes sense.
                 threads: if self.salvage { Some(1) } else { numbers.threads },
-                writes: if self.oob_writes { WriteOrder::AsTheyCome } else { WriteOrder::default() },
-                offload: if self.copy_range_offloading { Offload::Always } else { Offload::default() },
+                writes: if self.oob_writes {
+                    WriteOrder::AsTheyCome
+                } else {
+                    WriteOrder::default()
+                },
+                offload: if self.copy_range_offloading {
+                    Offload::Always
+                } else {
+                    Offload::default()
+                },
                 rate: numbers.rate,
                 salvage: self.salvage,
                 bitmaps: self.bitmaps,
@@ -228,7 +247,8 @@ impl Convert {
             ));
         }
         let threads = self.parallel.as_deref();
-        let threads = threads.map(|text| bounded(face, "number of coroutines", text, 1, 16)).transpose()?;
+        let threads =
+            threads.map(|text| bounded(face, "number of coroutines", text, 1, 16)).transpose()?;
         let rate = self.rate.as_deref().map(|text| size(face, "rate limit", text)).transpose()?;
         Ok(Numbers { sparse, threads: threads.and_then(|n| usize::try_from(n).ok()), rate })
     }
@@ -236,12 +256,24 @@ impl Convert {
     fn check_combination(&self) -> Result<(), Failure> {
         let offload = self.copy_range_offloading;
         let refusals = [
-            (self.no_create && !self.options.is_empty(), "-o has no effect when skipping image creation"),
-            (self.skip_broken_bitmaps && !self.bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"),
+            (
+                self.no_create && !self.options.is_empty(),
+                "-o has no effect when skipping image creation",
+            ),
+            (
+                self.skip_broken_bitmaps && !self.bitmaps,
+                "Use of --skip-broken-bitmaps requires --bitmaps",
+            ),
             (offload && self.compress, "Cannot enable copy offloading when -c is used"),
-            (offload && self.sparse_size.is_some(), "Cannot enable copy offloading when -S is used"),
+            (
+                offload && self.sparse_size.is_some(),
+                "Cannot enable copy offloading when -S is used",
+            ),
             (offload && self.salvage, "Cannot use copy offloading in salvaging mode"),
-            (self.target_image_opts && !self.no_create, "--target-image-opts requires use of -n flag"),
+            (
+                self.target_image_opts && !self.no_create,
+                "--target-image-opts requires use of -n flag",
+            ),
             (self.target_is_zero && !self.no_create, "--target-is-zero requires use of -n flag"),
         ];
         match refusals.iter().find(|(wrong, _)| *wrong) {
@@ -309,7 +341,9 @@ impl Convert {
         }
         if let Some(backing) = plan.backing() {
             if sources.len() > 1 {
-                return refuse("Having a backing file for the target makes no sense when concatenating multiple input images");
+                return refuse(
+                    "Having a backing file for the target makes no sense when concatenating multiple input images",
+                );
             }
             if backing.format.is_none() {
                 if face.drop_in {
@@ -397,14 +431,8 @@ impl Convert {
 
     fn open_target(&self, face: &Face, name: &str) -> Result<Node, Failure> {
         let cache = self.cache(face)?;
-        let part = part_of_file(name).filter(|_| !self.target_image_opts);
-        if let Some(address) = part {
-            // The part itself is raw, so that is no word on the image's format.
-            let format = self.target_format.clone().filter(|format| format != "raw");
-            let source = Source { format, ..self.source.clone() };
-            let purpose = Purpose { cache, ..Purpose::new(OpenMode::Write) };
-            let address = address.with_format(source.format.as_deref());
-            return Ok(open_disk(&address, &source.settings(purpose)?)?.into_node());
+        if let Some(address) = part_of_file(name).filter(|_| !self.target_image_opts) {
+            return Ok(self.open_part(face, address)?.into_node());
         }
         let source = Source {
             format: match self.target_image_opts {
@@ -424,12 +452,6 @@ impl Convert {
     }
 }
 
-/// The address that `name` is, if it names a part of an existing file.
-fn part_of_file(name: &str) -> Option<Address> {
-    let address = Address::parse(name);
-    (address.is_path && address.part.is_some() && address.path.is_none()).then_some(address)
-}
-
 fn help(face: &Face, format: &str, has_target: bool) -> Outcome {
     let driver = creatable(format)?;
     face.print(&options::create_help(driver, has_target));
@@ -447,11 +469,11 @@ fn total(sources: &[Node]) -> Result<u64, Error> {
 }
 
 /// Formats whose clusters can be compressed.
-fn can_compress(driver: &Driver) -> bool {
+pub(crate) fn can_compress(driver: &Driver) -> bool {
     ["qcow2", "qcow", "vmdk"].contains(&driver.name)
 }
 
-fn no_compression() -> Error {
+pub(crate) fn no_compression() -> Error {
     Error::new(Kind::Unsupported, "Compression not supported for this file format")
 }
 
@@ -479,7 +501,8 @@ impl SnapshotName {
             return Ok(Self::Either(text.to_string()));
         }
         let mut options = disksmith_open::parse_options(text, None)?;
-        let unknown = options.iter().find(|(name, _)| !["snapshot.id", "snapshot.name"].contains(name));
+        let unknown =
+            options.iter().find(|(name, _)| !["snapshot.id", "snapshot.name"].contains(name));
         if let Some((name, _)) = unknown {
             face.complain(&format!("Invalid parameter '{name}'"));
             return refuse(format!("Failed in parsing snapshot param '{text}'"));
@@ -489,7 +512,8 @@ impl SnapshotName {
 
     /// What the image calls it.
     fn resolve(&self, node: &Node) -> String {
-        let fits = |wanted: &Option<String>, have: &str| wanted.as_deref().is_none_or(|w| w == have);
+        let fits =
+            |wanted: &Option<String>, have: &str| wanted.as_deref().is_none_or(|w| w == have);
         match self {
             Self::Either(name) => name.clone(),
             Self::Both(id, name) => {

@@ -87,6 +87,29 @@ impl Drop for Scratch {
     }
 }
 
+/// A loop device for the time of a test.
+pub struct Loop(pub String);
+
+impl Loop {
+    pub fn new(image: &str) -> Self {
+        Self::with(image, &[])
+    }
+
+    pub fn with(image: &str, options: &[&str]) -> Self {
+        let words = [&["--find", "--show"], options, &[image]].concat();
+        let device = succeed("losetup", &words).trim().to_string();
+        // Kernels without the option to scan by themselves are told.
+        run("partx", &["--add", &device]);
+        Self(device)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run("losetup", &["--detach", &self.0]);
+    }
+}
+
 /// Mounts an image by the kernel while `look` looks.
 pub fn by_kernel<T>(scratch: &Scratch, image: &str, look: impl FnOnce(&Path) -> T) -> T {
     let place = scratch.path("by-kernel");

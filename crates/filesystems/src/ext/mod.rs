@@ -48,7 +48,7 @@ pub use check::{CheckReport, Repair, RepairReport, check, repair};
 pub use features::{Compat, Feature, FeatureSet, Incompat, RoCompat};
 pub use handle::Ext;
 pub use mkfs::{
-    Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, size_for,
+    Filled, MakeOptions, Need, Profile, make, make_and_open, make_from, measure, room_in, size_for,
 };
 pub use resize::{NewSize, Resized, minimum_size, resize};
 pub use tune::{OnError, Tune, tune};

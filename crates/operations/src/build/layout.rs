@@ -2,18 +2,16 @@
 
 use disksmith_disk::{Error, Kind, MemoryDisk, Result, human_size, parse_size};
 use disksmith_partitions::{
-    AddRequest, Align, DiskId, Guid, Label, Length, PartitionType, Table, add, init_with_id, read,
-    types,
+    AddRequest, Align, DiskId, Guid, Label, Length, PartitionType, Table, add, init_with_id,
+    read_with_sector_size, types,
 };
 
 use super::ids::Ids;
 use super::spec::{DiskSpec, PartSize, invalid};
 use crate::kinds::FilesystemKind;
 
-/// The sectors of what is built.
-const SECTOR: u64 = 512;
-/// Behind the last partition of a GPT: its backup.
-const GPT_TAIL: u64 = 33 * SECTOR;
+/// Bytes of the entries of a GPT.
+const GPT_ENTRIES: u64 = 128 * 128;
 /// An MBR has room for so many partitions of its own; with more, the last holds the others.
 const MBR_PLACES: usize = 4;
 
@@ -23,6 +21,8 @@ pub(super) struct Wish {
     pub(super) size: PartSize,
     /// What its files need; `None` if nobody can say.
     pub(super) need: Option<u64>,
+    /// The length that holds them along with what the filesystem keeps for itself.
+    pub(super) enough: Option<u64>,
     /// Its filesystem.
     pub(super) kind: Option<FilesystemKind>,
 }
@@ -47,18 +47,22 @@ pub(super) struct Place {
 
 /// Finds room for all.
 pub(super) fn lay_out(spec: &DiskSpec, wishes: &[Wish], ids: &Ids, label: Label) -> Result<Layout> {
+    let sector = u64::from(spec.sector()?);
     let align = match spec.align.as_deref() {
         None => 1 << 20,
-        Some(text) => parse_size(text)?.max(SECTOR).next_multiple_of(SECTOR),
+        Some(text) => parse_size(text)?.max(sector).next_multiple_of(sector),
     };
     let total = spec.bytes()?;
     if label == Label::None {
         return whole(wishes, total);
     }
     let logical = label == Label::Mbr && wishes.len() > MBR_PLACES;
-    let room = Room { align, total, label, logical };
+    let room = Room { sector, align, total, label, logical };
     let lengths = room.lengths(wishes)?;
     let size = match total {
+        Some(total) if !total.is_multiple_of(sector) && sector > 512 => {
+            return Err(invalid(format!("{} is no multiple of the sector size", shown(total))));
+        }
         Some(total) => total,
         None => room.around(&lengths).next_multiple_of(align.max(1 << 20)),
     };
@@ -82,7 +86,7 @@ fn whole(wishes: &[Wish], total: Option<u64>) -> Result<Layout> {
         ));
     };
     let size = match (total, wish.size, wish.need) {
-        (Some(total), _, Some(need)) if need > total => return Err(too_small(0, need, total)),
+        (Some(total), _, Some(need)) if need > total => return Err(too_small(0, wish, total)),
         (Some(total), ..) => total,
         (None, PartSize::Given(size), _) => size,
         (None, _, Some(need)) => need.next_multiple_of(1 << 20),
@@ -92,6 +96,7 @@ fn whole(wishes: &[Wish], total: Option<u64>) -> Result<Layout> {
 }
 
 struct Room {
+    sector: u64,
     align: u64,
     total: Option<u64>,
     label: Label,
@@ -105,7 +110,7 @@ impl Room {
         let mut lengths = vec![0u64; wishes.len()];
         for (index, wish) in wishes.iter().enumerate() {
             lengths[index] = match wish.size {
-                PartSize::Given(bytes) => bytes.next_multiple_of(SECTOR),
+                PartSize::Given(bytes) => bytes.next_multiple_of(self.sector),
                 PartSize::Auto => {
                     wish.need.ok_or_else(|| no_size(index))?.next_multiple_of(self.align)
                 }
@@ -117,8 +122,8 @@ impl Room {
             self.share(wishes, weights, &mut lengths)?;
         }
         for (index, wish) in wishes.iter().enumerate() {
-            if let Some(need) = wish.need.filter(|need| *need > lengths[index]) {
-                return Err(too_small(index, need, lengths[index]));
+            if wish.need.is_some_and(|need| need > lengths[index]) {
+                return Err(too_small(index, wish, lengths[index]));
             }
         }
         if let Some(total) = self.total
@@ -159,7 +164,7 @@ impl Room {
                 if Some(index) == last { left / self.align * self.align } else { share };
             left = left.saturating_sub(lengths[index]);
             if lengths[index] == 0 {
-                return Err(too_small(index, wish.need.unwrap_or(self.align), 0));
+                return Err(too_small(index, wish, 0));
             }
         }
         Ok(())
@@ -167,7 +172,12 @@ impl Room {
 
     /// Bytes of a disk with partitions of these lengths.
     fn around(&self, lengths: &[u64]) -> u64 {
-        let head = self.align.max(if self.label == Label::Gpt { 34 * SECTOR } else { SECTOR });
+        // A GPT has its header and its entries behind sector 0, and both again at the end.
+        let table = match self.label {
+            Label::Gpt => GPT_ENTRIES.next_multiple_of(self.sector) + self.sector,
+            _ => 0,
+        };
+        let head = self.align.max(self.sector + table);
         let mut end = head.next_multiple_of(self.align);
         for (index, length) in lengths.iter().enumerate() {
             if self.logical && index >= MBR_PLACES - 1 {
@@ -175,10 +185,7 @@ impl Room {
             }
             end = end.next_multiple_of(self.align).saturating_add(*length);
         }
-        match self.label {
-            Label::Gpt => end.saturating_add(GPT_TAIL),
-            _ => end,
-        }
+        end.saturating_add(table)
     }
 }
 
@@ -197,7 +204,7 @@ fn table(
     room: &Room,
     size: u64,
 ) -> Result<Table> {
-    let empty = read(&MemoryDisk::new(size))?;
+    let empty = read_with_sector_size(&MemoryDisk::new(size), spec.sector()?)?;
     let id = match &spec.id {
         Some(text) => DiskId::parse(text, room.label)?,
         None if room.label == Label::Gpt => {
@@ -245,15 +252,15 @@ fn shown(bytes: u64) -> String {
     format!("{} ({bytes} bytes)", human_size(bytes))
 }
 
-fn too_small(index: usize, need: u64, have: u64) -> Error {
+/// A partition of `have` bytes cannot hold what is wished.
+pub(super) fn too_small(index: usize, wish: &Wish, have: u64) -> Error {
+    let needs = match wish.need.max(wish.enough) {
+        Some(need) => format!("its files need {}", shown(need)),
+        None => "which is too little".to_string(),
+    };
     Error::new(
         Kind::OutOfSpace,
-        format!(
-            "partition {} would have {}, its files need {}",
-            index + 1,
-            shown(have),
-            shown(need)
-        ),
+        format!("partition {} would have {}, {needs}", index + 1, shown(have)),
     )
     .with_hint("Give more room, or let --size auto find out.")
 }
@@ -274,7 +281,7 @@ mod tests {
     ) -> Result<Layout> {
         let wishes: Vec<Wish> = sizes
             .iter()
-            .map(|(size, need)| Wish { size: *size, need: *need, kind: None })
+            .map(|(size, need)| Wish { size: *size, need: *need, enough: None, kind: None })
             .collect();
         let spec = DiskSpec {
             size: total.map(str::to_string),

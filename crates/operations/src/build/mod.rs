@@ -64,6 +64,13 @@ impl Build {
     pub fn prepare(request: BuildRequest, observer: &dyn Observer) -> Result<Self> {
         let boot = request.spec.boot.as_deref().map(Boot::parse).transpose()?;
         let label = label(&request.spec, boot)?;
+        let sector = request.spec.sector()?;
+        if boot == Some(Boot::Bios) && sector != 512 {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("BIOS boots from sectors of 512 bytes, not of {sector}"),
+            ));
+        }
         let (mut parts, mut needs) = (Vec::new(), Vec::new());
         for (index, spec) in request.spec.partitions.iter().enumerate() {
             let attempt = || format!("partition {}", index + 1);
@@ -95,7 +102,16 @@ impl Build {
         for (part, (place, need)) in parts.iter_mut().zip(layout.places.iter().zip(&needs)) {
             if let (Some(settings), Some(need)) = (&mut part.settings, need) {
                 settings.provide(need, place.length);
-                settings.start_sector = u32::try_from(place.start / 512).unwrap_or(0);
+                let sector = u64::from(settings.sector);
+                settings.start_sector = u32::try_from(place.start / sector).unwrap_or(0);
+            }
+        }
+        let all = parts.iter().zip(&needs).zip(&wishes).zip(&layout.places).enumerate();
+        for (index, (((part, need), wish), place)) in all {
+            let too_small =
+                |(settings, need): (&MakeSettings, &FilesNeed)| !settings.holds(need, place.length);
+            if part.settings.as_ref().zip(need.as_ref()).is_some_and(too_small) {
+                return Err(layout::too_small(index, wish, place.length));
             }
         }
         Ok(Self { request, layout, parts, additions })
@@ -218,6 +234,7 @@ fn look(
         reserved: spec.reserved,
         time: request.time.unwrap_or_default(),
         start_sector: 0,
+        sector: request.spec.sector()?,
     };
     let mut survey = Survey::default();
     let interest = |path: &str| boot.map_or(Interest::None, |boot| boot.interest(path));
@@ -259,7 +276,7 @@ fn additions(
                 }
                 (None, _) => format!("{:08x}-{:02x}", ids.number("disk"), index + 1),
             });
-            boot::uefi::additions(esp, &surveys, &root.unwrap_or_default())
+            boot::uefi::additions(esp, &surveys, &root.unwrap_or_default(), spec.boot_later)
         }
     }
 }
@@ -280,15 +297,19 @@ fn wish(
         PartSize::Given(_) => false,
     };
     let added: u64 = extra.iter().map(|file| file.length().next_multiple_of(65536)).sum();
-    let need = match (&mut part.settings, need) {
+    let (need, enough) = match (&mut part.settings, need) {
         (Some(settings), Some(need)) if fitted => {
             let slack = spec.slack(need.least())?.saturating_add(added);
-            Some(settings.fit(need, slack)?)
+            let enough = Some(settings.fit(need, slack)?);
+            (enough, enough)
         }
-        (_, Some(need)) => Some(need.least().saturating_add(added)),
-        _ => None,
+        (Some(settings), Some(need)) => {
+            let enough = settings.clone().fit(need, added).ok();
+            (Some(need.least().saturating_add(added)), enough)
+        }
+        _ => (None, None),
     };
-    Ok(Wish { size, need, kind })
+    Ok(Wish { size, need, enough, kind })
 }
 
 fn filesystem_id(

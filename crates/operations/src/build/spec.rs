@@ -32,6 +32,8 @@ pub struct DiskSpec {
     pub size: Option<String>,
     /// `gpt`, `mbr` or `none`.
     pub table: Option<String>,
+    /// Bytes in a sector of the disk: 512, or 4096.
+    pub sector_size: Option<u32>,
     /// What partitions begin at multiples of; 1 MiB.
     pub align: Option<String>,
     /// The id of the disk.
@@ -40,6 +42,8 @@ pub struct DiskSpec {
     pub seed: Option<String>,
     /// `bios` or `uefi`: put what is missing to boot from it.
     pub boot: Option<String>,
+    /// With `uefi`, go on though there is nothing to boot yet.
+    pub boot_later: bool,
     /// The partitions, in the order of the disk.
     #[serde(rename = "partition")]
     pub partitions: Vec<PartitionSpec>,
@@ -160,6 +164,15 @@ impl DiskSpec {
             part.check().map_err(|error| error.context(format!("partition {}", index + 1)))?;
         }
         Ok(spec)
+    }
+
+    /// Bytes in a sector.
+    pub fn sector(&self) -> Result<u32> {
+        match self.sector_size {
+            None => Ok(512),
+            Some(size @ (512 | 4096)) => Ok(size),
+            Some(other) => Err(invalid(format!("sectors have 512 or 4096 bytes, not {other}"))),
+        }
     }
 
     /// The size of the disk; `None`: what the partitions need.

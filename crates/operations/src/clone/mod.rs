@@ -22,12 +22,11 @@ use crate::{ConvertRequest, Observer, Offload, WriteOrder, convert};
 pub use mapfile::{MapFile, Status};
 pub use reader::Reader;
 pub use usage::{PartUse, free_space_of};
-pub use verify::verify;
+pub use verify::{holds_beginning, verify};
 
-/// The copy is made durable, and the progress recorded, at least this often …
+/// The copy is made durable, and the progress recorded, this often: as much work is lost at the
+/// most. Everybody waits meanwhile.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(10);
-/// … or after so many bytes.
-const CHECKPOINT_BYTES: u64 = 256 << 20;
 /// A copy goes on from a multiple of this.
 const GRAIN: u64 = 2 << 20;
 
@@ -54,6 +53,9 @@ pub struct Record {
     pub path: PathBuf,
     /// What it says of the copy as a whole, in a line of its own.
     pub identity: String,
+    /// The user wants it: the copy fails when it cannot be written, and in the end it tells of all.
+    /// Otherwise it only serves to go on after an interruption.
+    pub wanted: bool,
 }
 
 /// Copies. When it returns, everything is written and durable.
@@ -80,7 +82,8 @@ pub fn clone(request: &CloneRequest<'_>, observer: &dyn Observer) -> Result<()> 
     let failure = keeper.lock().failure.take();
     match (result, failure) {
         (_, Some(failure)) => Err(failure),
-        (Ok(()), None) => keeper.record(keeper.total),
+        (Ok(()), None) if keeper.is_wanted() => keeper.record(keeper.total),
+        (Ok(()), None) => Ok(()),
         (Err(error), None) => {
             keeper.stopped(error.kind() == Kind::OutOfSpace);
             Err(error)
@@ -108,12 +111,19 @@ impl Keeper<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_wanted(&self) -> bool {
+        self.request.record.as_ref().is_some_and(|record| record.wanted)
+    }
+
     /// Records that everything before `done` is in the target.
     fn record(&self, done: u64) -> Result<()> {
         let Some(record) = &self.request.record else { return Ok(()) };
         self.request.target.image.flush()?;
         let map = MapFile::of_copy(&self.request.reader, done, self.total, &record.identity);
-        map.write(&record.path)
+        match map.write(&record.path) {
+            Err(error) if record.wanted => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// After an error: what was placed so far is kept, as far as it can be made durable. Where the
@@ -137,7 +147,7 @@ impl Observer for Keeper<'_> {
         self.request.reader.note_placed(done);
         let mut state = self.lock();
         let grown = done.saturating_sub(state.done);
-        if grown >= CHECKPOINT_BYTES || (grown >= GRAIN && state.at.elapsed() >= CHECKPOINT_TIME) {
+        if grown >= GRAIN && state.at.elapsed() >= CHECKPOINT_TIME {
             let done = done / GRAIN * GRAIN;
             match self.record(done) {
                 Ok(()) => state.done = done,

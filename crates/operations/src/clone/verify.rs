@@ -41,6 +41,37 @@ pub fn verify(
     Ok(())
 }
 
+/// Whether `target` holds what was copied to it, everything before `done`, as far as samples tell:
+/// a device may have been used for something else since, or be another one of the same name.
+pub fn holds_beginning(reader: &Reader, target: &dyn Disk, done: u64) -> Result<bool> {
+    const SAMPLES: u64 = 64;
+    const SAMPLE: u64 = 64 << 10;
+    let (mut own, mut copy) = (vec![0; SAMPLE as usize], vec![0; SAMPLE as usize]);
+    for number in 0..=SAMPLES {
+        let mut at = done.saturating_sub(SAMPLE) / SAMPLES * number;
+        // From there on, the next that was copied.
+        let length = loop {
+            if at >= done {
+                break 0;
+            }
+            let run = reader.map(at, done - at)?;
+            if run.state == State::Data {
+                break run.length.min(SAMPLE) as usize;
+            }
+            at += run.length;
+        };
+        let (own, copy) = (&mut own[..length], &mut copy[..length]);
+        // What cannot be read tells nothing.
+        if reader.read_at(own, at).is_ok() {
+            target.read_at(copy, at).context("Could not read the copy back")?;
+            if own != copy {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
 fn one(target: &dyn Disk, hashed: &Hashed) -> Result<()> {
     let mut bytes = vec![0; usize::try_from(hashed.length).unwrap_or(0)];
     target.read_at(&mut bytes, hashed.offset).context("Could not read the copy back")?;

@@ -177,9 +177,13 @@ impl GrowPlan {
 
 impl FilesystemChange {
     fn name(&self) -> String {
+        let what = match self.kind {
+            FilesystemKind::Swap => "swap".to_string(),
+            _ => format!("{} filesystem", self.content.kind),
+        };
         match self.partition {
-            Some(number) => format!("{} filesystem in partition {number}", self.content.kind),
-            None => format!("{} filesystem", self.content.kind),
+            Some(number) => format!("{what} in partition {number}"),
+            None => what,
         }
     }
 

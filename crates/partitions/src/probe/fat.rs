@@ -84,7 +84,11 @@ pub(super) fn fat(window: &Window<'_>) -> Result<Option<Content>> {
         label: label.or(boot_label),
         uuid: serial(boot.le32(at)).filter(|_| extended),
         size: product(bpb.sectors, bpb.sector),
-        used: if fat32 { used(window, &boot, &bpb)? } else { None },
+        used: match version {
+            "FAT32" => used(window, &boot, &bpb)?,
+            "FAT16" => counted(window, &bpb, 2)?,
+            _ => counted(window, &bpb, 1)?,
+        },
         // Without the signature and the jump it is neither a FAT nor bootable.
         marks: vec![(0, 3), (510, 2)],
         ..Content::new("vfat", Usage::Filesystem, (0, 3))
@@ -111,6 +115,34 @@ fn used(window: &Window<'_>, boot: &Fields<'_>, bpb: &Bpb) -> Result<Option<u64>
     let known = info.slice(484, 4) == b"rrAa";
     let used = bpb.clusters.checked_sub(u64::from(info.le32(488))).filter(|_| known);
     Ok(used.and_then(|clusters| product(clusters, bpb.cluster)))
+}
+
+/// FAT12 and FAT16 keep no number: the entries of the first FAT, 128 KiB at the most, are counted.
+/// `bytes` are those of one entry, rounded down; two of FAT12 share three.
+fn counted(window: &Window<'_>, bpb: &Bpb, bytes: u64) -> Result<Option<u64>> {
+    /// A multiple of both sizes of entry, within what is read at once.
+    const STEP: u64 = 48 << 10;
+    let Some(start) = product(bpb.reserved, bpb.sector) else { return Ok(None) };
+    // The first two entries stand for no cluster.
+    let end = bpb.clusters + 2;
+    let length = if bytes == 2 { end * 2 } else { (end * 3).div_ceil(2) };
+    if length > bpb.fat_sectors * bpb.sector {
+        return Ok(None);
+    }
+    let mut entries: Vec<bool> = Vec::new();
+    for at in (0..length).step_by(STEP as usize) {
+        let Some(fat) = window.bytes(start + at, STEP.min(length - at))? else { return Ok(None) };
+        match bytes {
+            2 => entries.extend(fat.chunks(2).map(|entry| entry != [0, 0])),
+            _ => entries.extend(fat.chunks(3).flat_map(|pair| {
+                let [low, middle, high] = [0, 1, 2].map(|at| pair.get(at).copied().unwrap_or(0));
+                [low != 0 || middle & 0xf != 0, middle >> 4 != 0 || high != 0]
+            })),
+        }
+    }
+    entries.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+    let used = entries.iter().skip(2).filter(|used| **used).count() as u64;
+    Ok(product(used, bpb.cluster))
 }
 
 pub(super) fn exfat(window: &Window<'_>) -> Result<Option<Content>> {

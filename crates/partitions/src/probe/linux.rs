@@ -2,7 +2,7 @@
 
 use disksmith_disk::Result;
 
-use super::window::{Window, product, utf16};
+use super::window::{Fields, Window, product, utf16};
 use super::{Content, Usage};
 
 pub(super) fn xfs(window: &Window<'_>) -> Result<Option<Content>> {
@@ -52,8 +52,27 @@ pub(super) fn f2fs(window: &Window<'_>) -> Result<Option<Content>> {
         label: utf16((0..512).map(|unit| sb.le16(124 + 2 * unit))),
         uuid: sb.uuid(108),
         size: product(sb.le64(36), 1 << log_block_size),
+        used: f2fs_used(window, &sb, 1 << log_block_size)?,
         ..Content::new("f2fs", Usage::Filesystem, (SUPERBLOCK, 4))
     }))
+}
+
+/// What the newer of the two checkpoints calls valid, and everything in front of the main area.
+fn f2fs_used(window: &Window<'_>, sb: &Fields<'_>, block: u64) -> Result<Option<u64>> {
+    let (log_segment, first, main) = (sb.le32(20), u64::from(sb.le32(76)), u64::from(sb.le32(92)));
+    if log_segment > 16 {
+        return Ok(None);
+    }
+    let mut newest = None;
+    for pack in [first, first + (1 << log_segment)] {
+        let Some(bytes) = product(pack, block).map(|at| window.bytes(at, 192)).transpose()? else {
+            continue;
+        };
+        let checkpoint = bytes.map(Fields).map(|cp| (cp.le64(0), cp.le64(16)));
+        newest = newest.max(checkpoint);
+    }
+    let valid = newest.filter(|(version, _)| *version != 0).map(|(_, valid)| valid);
+    Ok(valid.and_then(|valid| product(valid.checked_add(main)?, block)))
 }
 
 pub(super) fn squashfs(window: &Window<'_>) -> Result<Option<Content>> {

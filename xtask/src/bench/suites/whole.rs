@@ -34,8 +34,8 @@ pub(super) fn suite() -> Suite {
         title: "Whole disks",
         text: "`build` beside mke2fs -d, sfdisk and qemu-img convert, from a tree of 470 MB in 49 000 \
                files to a qcow2 image; `clone --used-only` of a disk of 2 GiB beside \
-               cp --sparse=always; `grow` from 2 to 4 GiB. Ours ends when its target is durable; \
-               the others do not wait for that.",
+               cp --sparse=always, which is synced to be as durable as ours, and alone; `grow` from 2 \
+               to 4 GiB. Ours ends when its target is durable; the others do not wait for that.",
         disk: false,
         prepare: PREPARE.to_string(),
         cases: vec![build(), clone(), grow()],
@@ -58,6 +58,7 @@ fn build() -> Case {
 
 fn clone() -> Case {
     Case::new("clone what is used of a disk")
+        .job("cp and sync", "cp --sparse=always source.raw out.raw && sync out.raw .")
         .job("cp", "cp --sparse=always source.raw out.raw")
         .job(OURS, "disksmith clone source.raw out.raw --used-only -q")
         .before("rm -f out.raw")

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{Read, Write};
 
-use disksmith_disk::{Context, Disk, Error, Kind, Result};
-use disksmith_formats::OpenMode;
-use disksmith_open::{Address, Node};
+use disksmith_disk::{Context, Disk, Error, Kind, Result, ZeroMode};
+use disksmith_formats::{Image, OpenMode};
+use disksmith_open::{Address, Node, sibling};
 use disksmith_operations::{
     DdConv, DdPlan, DdRequest, DdStream, Observer, dd, dd_from_stream, dd_to_stream,
 };
@@ -27,7 +27,9 @@ pub(super) fn run(verb: &Dd, face: &Face) -> Outcome {
     let mut operands = Operands::parse(&verb.operands)?;
     let input = match &operands.input {
         None => Some(Input::Stream(Box::new(std::io::stdin()))),
-        Some(name) => stream(name, File::options().read(true))?.map(|file| Input::Stream(Box::new(file))),
+        Some(name) => {
+            stream(name, File::options().read(true))?.map(|file| Input::Stream(Box::new(file)))
+        }
     };
     let (input, output) = match input {
         Some(input) => {
@@ -60,7 +62,7 @@ pub(super) fn run(verb: &Dd, face: &Face) -> Outcome {
             Err(error.context(format!("Could not write '{name}'")).into())
         }
         Ok(copied) => {
-            report.finish(copied);
+            report.finish(copied, copied.saturating_add(operands.padding(copied)));
             Ok(DONE)
         }
     }
@@ -84,11 +86,13 @@ fn open_images(verb: &Dd, face: &Face, operands: &Operands) -> Result<(Input, Ou
         !(t.is_plain() && address.is_plain())
             && std::fs::canonicalize(&t.image).ok() == std::fs::canonicalize(&address.image).ok()
     });
-    if maybe_same && let Output::InPlace(place) = Output::open(verb, face, operands, None)?
-        && let Some(part) = place.sibling(&address)? {
-            refuse_overlap(part.start, part.disk.size(), &place, operands)?;
-            return Ok((Input::Image(Box::new(part.into_node())), Output::InPlace(place)));
-        }
+    if maybe_same
+        && let Output::InPlace(place) = Output::open(verb, face, operands, None)?
+        && let Some(part) = sibling(&place.image, &address)?
+    {
+        refuse_overlap(part.start, part.disk.size(), &place, operands)?;
+        return Ok((Input::Image(Box::new(part.into_node())), Output::InPlace(place)));
+    }
     let purpose = Purpose { cache: operands.input_cache, ..Purpose::new(OpenMode::Read) };
     let node = verb.source.open(face, name, purpose.shared(verb.force_share))?;
     let length = plan(&node, operands).length;
@@ -134,25 +138,41 @@ fn from_image(
     report: &Report<'_>,
 ) -> Result<()> {
     let conv = DdConv { sparse: operands.conv.sparse, noerror: operands.conv.noerror };
+    let padding = operands.padding(plan.length);
+    let length = plan.length.saturating_add(padding);
     let copy = |target: &Node, target_is_zero: bool| {
+        pad(&*target.image, plan.to.saturating_add(plan.length), padding)?;
         let request = DdRequest { source, target: &*target.image, plan, target_is_zero, conv };
         dd(&request, report)?;
         target.close()
     };
     match output {
-        Output::Stream(mut output) => dd_to_stream(source, plan, conv, &mut *output, report),
+        Output::Stream(mut output) => {
+            dd_to_stream(source, plan, conv, &mut *output, report)?;
+            std::io::copy(&mut std::io::repeat(0).take(padding), &mut output)
+                .and_then(|_| output.flush())
+                .context("error while writing the output")
+        }
         Output::InPlace(place) => {
             let keep = operands.conv.notrunc || operands.append;
-            place.fit(plan.to, plan.length, keep)?;
+            place.fit(plan.to, length, keep)?;
             copy(&place.target, false)
         }
         Output::New { node, made } => {
             // Images are made in whole sectors; a file is as long as what was copied.
-            resize(&*node.image, end(operands, plan.length))?;
+            resize(&*node.image, end(operands, length))?;
             copy(&node, zero_when_new(&node))?;
             drop(node);
             made.keep()
         }
+    }
+}
+
+/// Zeroes behind what is copied.
+fn pad(target: &dyn Image, at: u64, length: u64) -> Result<()> {
+    match length {
+        0 => Ok(()),
+        _ => target.write_zeroes(at, length, ZeroMode::Keep),
     }
 }
 
@@ -180,11 +200,22 @@ fn from_stream(
     if skipped < operands.from {
         report.warning("the input ended before what was to be skipped");
     }
-    let (limit, to, sparse) = (operands.limit, operands.to, operands.conv.sparse);
+    let mut input = Padded::new(input, operands);
+    copy_stream(&mut input, output, operands, report)?;
+    Ok(input.read)
+}
+
+fn copy_stream(
+    input: &mut dyn Read,
+    output: Output,
+    operands: &Operands,
+    report: &Report<'_>,
+) -> Result<()> {
+    let (to, sparse) = (operands.to, operands.conv.sparse);
+    let limit = operands.limit.map(|limit| limit.saturating_add(operands.padding(limit)));
     match output {
         Output::Stream(mut output) => {
-            let copied = std::io::copy(&mut input.take(limit.unwrap_or(u64::MAX)), &mut output)
-                .and_then(|copied| output.flush().map(|()| copied));
+            let copied = std::io::copy(input, &mut output).and_then(|_| output.flush());
             copied.context("error while copying")
         }
         Output::InPlace(place) => {
@@ -199,8 +230,7 @@ fn from_stream(
             if !place.fixed {
                 resize(target, old.max(end(operands, copied)))?;
             }
-            place.target.close()?;
-            Ok(copied)
+            place.target.close()
         }
         Output::New { node, made } => {
             let target = &*node.image;
@@ -209,8 +239,37 @@ fn from_stream(
             resize(target, end(operands, copied))?;
             node.close()?;
             drop(node);
-            made.keep()?;
-            Ok(copied)
+            made.keep()
         }
+    }
+}
+
+/// As much of a stream as is wanted, and the zeroes that fill up its last block.
+struct Padded<'a> {
+    input: std::io::Take<&'a mut dyn Read>,
+    operands: &'a Operands,
+    read: u64,
+    /// Known when the stream has ended.
+    padding: Option<std::io::Take<std::io::Repeat>>,
+}
+
+impl<'a> Padded<'a> {
+    fn new(input: &'a mut dyn Read, operands: &'a Operands) -> Self {
+        let input = input.take(operands.limit.unwrap_or(u64::MAX));
+        Self { input, operands, read: 0, padding: None }
+    }
+}
+
+impl Read for Padded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.padding.is_none() {
+            let length = self.input.read(buffer)?;
+            self.read += length as u64;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+        }
+        let padding = self.operands.padding(self.read);
+        self.padding.get_or_insert_with(|| std::io::repeat(0).take(padding)).read(buffer)
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Conv {
     pub(super) notrunc: bool,
     pub(super) sparse: bool,
     pub(super) noerror: bool,
+    /// The last block is filled up with zeroes.
+    pub(super) sync: bool,
     /// The output must be new.
     pub(super) excl: bool,
     /// The output must be there.
@@ -165,6 +167,17 @@ impl Operands {
     }
 }
 
+impl Operands {
+    /// How many zeroes follow what was read: blocks are always read whole, so that only the last
+    /// one can be short.
+    pub(super) fn padding(&self, read: u64) -> u64 {
+        match self.conv.sync {
+            true => read.next_multiple_of(self.input_block) - read,
+            false => 0,
+        }
+    }
+}
+
 impl Conv {
     fn parse(&mut self, list: &str) -> Result<(), Failure> {
         for word in list.split(',') {
@@ -174,9 +187,9 @@ impl Conv {
                 "noerror" => self.noerror = true,
                 "excl" => self.excl = true,
                 "nocreat" => self.nocreat = true,
-                // What ends well is durable anyway, and what cannot be read becomes zeroes of the
-                // same length.
-                "fsync" | "fdatasync" | "sync" => {}
+                "sync" => self.sync = true,
+                // What ends well is durable anyway.
+                "fsync" | "fdatasync" => {}
                 _ => {
                     return usage(format!(
                         "conv= does not know '{word}': notrunc, sparse, fsync, fdatasync, noerror, sync, excl, nocreat"
@@ -273,6 +286,8 @@ mod tests {
         let o = parse("count=3 skip=4 iflag=count_bytes,skip_bytes,fullblock").unwrap();
         assert_eq!((o.limit, o.from), (Some(3), 4));
         assert_eq!((parse("if=- of=-").unwrap().input, parse("bs=1").unwrap().limit), (None, None));
+        let o = parse("ibs=1K obs=2K conv=sync").unwrap();
+        assert_eq!((o.padding(1), o.padding(1024), o.padding(0)), (1023, 0, 0));
         for wrong in
             ["bs=0", "if", "x=1", "conv=ebcdic", "status=loud", "iflag=append", "conv=excl,nocreat"]
         {

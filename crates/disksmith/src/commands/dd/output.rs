@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use disksmith_disk::{Context, Error, Kind, Result};
 use disksmith_formats::{Image, OpenMode, Options, Preallocation, ResizeRequest};
-use disksmith_open::{Address, Node, OpenedDisk, open_disk};
+use disksmith_open::{Address, Node, open_disk};
 
 use super::Dd;
 use super::operands::Operands;
@@ -152,19 +152,6 @@ impl InPlace {
             true => resize(&*self.target.image, end),
             false => Ok(()),
         }
-    }
-
-    /// The part of the same image that `address` names, if it names this image.
-    pub(super) fn sibling(&self, address: &Address) -> Result<Option<OpenedDisk>> {
-        let same = |path: &Path| -> Option<bool> {
-            let ours = self.image.file.as_ref()?.id().ok()?;
-            let file = disksmith_host::FileDisk::open(path, Default::default()).ok()?;
-            Some(file.id().ok()? == ours)
-        };
-        if address.snapshot.is_some() || same(Path::new(&address.image)) != Some(true) {
-            return Ok(None);
-        }
-        disksmith_open::part_of(self.image.clone(), address).map(Some)
     }
 }
 

@@ -38,8 +38,8 @@ impl<'f> Report<'f> {
         }
     }
 
-    /// Tells what was copied.
-    pub(super) fn finish(&self, bytes: u64) {
+    /// Tells what was read and what was written.
+    pub(super) fn finish(&self, read: u64, bytes: u64) {
         self.watch.finish();
         if self.status == Status::None {
             return;
@@ -48,7 +48,7 @@ impl<'f> Report<'f> {
             Status::Progress => "\r".to_string(),
             _ => String::new(),
         };
-        text += &format!("{} records in\n", records(bytes, self.blocks.0));
+        text += &format!("{} records in\n", records(read, self.blocks.0));
         text += &format!("{} records out\n", records(bytes, self.blocks.1));
         if self.status != Status::NoTransfer {
             text += &format!("{}\n", self.amount(bytes));

@@ -167,6 +167,13 @@ pub fn measure(options: &MakeOptions, source: &mut dyn Source) -> Result<Need> {
     fill::measure(options, source)
 }
 
+/// What a filesystem of so many bytes will have room for, and the bytes of its blocks.
+pub fn room_in(options: &MakeOptions, bytes: u64) -> Result<(Need, u32)> {
+    let plan = plan::Plan::new(options, bytes)?;
+    let block = 1024 << plan.superblock.s_log_block_size();
+    Ok((Need { inodes: plan.inodes(), blocks: plan.free_blocks }, block))
+}
+
 /// The size in bytes of the smallest filesystem (in steps of about a hundredth) that holds
 /// `need`, and the options with the number of inodes set.
 pub fn size_for(options: &MakeOptions, need: &Need) -> Result<(u64, MakeOptions)> {

@@ -1,7 +1,7 @@
 //! UEFI: firmware runs `EFI/BOOT/BOOTX64.EFI` of the EFI system partition (UEFI specification,
 //! section 3.5.1.1). Where the tree has none, a boot loader is put there.
 
-use disksmith_disk::Result;
+use disksmith_disk::{Error, Result};
 
 use super::{Additions, find, missing};
 use crate::build::contents::ListedFile;
@@ -76,21 +76,33 @@ fn is_initrd(path: &str) -> bool {
     rest.is_some_and(|rest| !rest.contains('/'))
 }
 
-/// What the EFI system partition lacks. `root` is the root partition's id, for the kernel.
-pub(in crate::build) fn additions(esp: usize, surveys: &[Survey], root: &str) -> Result<Additions> {
+/// What the EFI system partition lacks. `root` is the root partition's id, for the kernel. Where
+/// there is nothing to boot that is an error, unless it comes `later`.
+pub(in crate::build) fn additions(
+    esp: usize,
+    surveys: &[Survey],
+    root: &str,
+    later: bool,
+) -> Result<Additions> {
     let mut additions = Additions { files: vec![Vec::new(); surveys.len()], bios: None };
     let empty = Survey::default();
     let own = surveys.get(esp).unwrap_or(&empty);
     let there = |wanted: &str| own.found.keys().any(|path| path.eq_ignore_ascii_case(wanted));
     let mut files = entries(own, surveys, root);
-    if !MACHINES.iter().any(|machine| there(machine.default)) {
-        let found = MACHINES.iter().find_map(|m| Some((m, loader(m, own, surveys)?)));
-        let (machine, bytes) = found.ok_or_else(|| {
-            missing(
-                "the EFI system partition has nothing to boot: neither EFI/BOOT/BOOTX64.EFI nor a boot loader or unified kernel image was found",
-                "Put one into the tree below /boot/efi, or install the package systemd-boot-efi, whose boot loader is then used.",
-            )
-        })?;
+    let kernel = !files.is_empty() || says(own) || surveys.iter().any(has_grub_menu);
+    let complete = MACHINES.iter().any(|machine| there(machine.default));
+    let found = match complete {
+        true => None,
+        // What the tree has comes before what this host has.
+        false => MACHINES
+            .iter()
+            .find_map(|machine| Some((machine, loader(machine, own, surveys)?)))
+            .or_else(|| MACHINES.iter().find_map(|machine| Some((machine, of_host(machine)?)))),
+    };
+    if let Some(error) = lack(complete || found.is_some(), kernel).filter(|_| !later) {
+        return Err(error);
+    }
+    if let Some((machine, bytes)) = found {
         files.push(ListedFile::new(machine.default, 0o755, bytes));
     }
     if let Some(place) = additions.files.get_mut(esp) {
@@ -99,17 +111,40 @@ pub(in crate::build) fn additions(esp: usize, surveys: &[Survey], root: &str) ->
     Ok(additions)
 }
 
+/// What there must be, and is not.
+fn lack(loader: bool, kernel: bool) -> Option<Error> {
+    const KERNEL: &str =
+        "no kernel (/boot/vmlinuz*), boot entry or unified kernel image in the tree";
+    const LOADER: &str = "no boot loader, neither EFI/BOOT/BOOTX64.EFI nor one to put there";
+    const LATER: &str = "With --boot-later the disk is made all the same.";
+    let package = "or install the package systemd-boot-efi, whose boot loader is then used";
+    let (what, remedy) = match (loader, kernel) {
+        (true, true) => return None,
+        (true, false) => (KERNEL.to_string(), "Put one there.".to_string()),
+        (false, true) => (LOADER.to_string(), format!("Put one below /boot/efi, {package}.")),
+        (false, false) => {
+            (format!("{KERNEL}, and {LOADER}"), format!("Put both there, {package}."))
+        }
+    };
+    Some(missing(&format!("there is nothing to boot: {what}"), &format!("{remedy} {LATER}")))
+}
+
+/// Whether something on the partition says what to boot.
+fn says(esp: &Survey) -> bool {
+    const FOLDERS: [&str; 3] = ["loader/entries/", "efi/linux/", "efi/boot/"];
+    let lower = esp.found.keys().map(|path| path.to_ascii_lowercase());
+    has_grub_menu(esp)
+        || lower.into_iter().any(|path| FOLDERS.iter().any(|folder| path.starts_with(folder)))
+}
+
+fn has_grub_menu(survey: &Survey) -> bool {
+    survey.found.keys().any(|path| path.to_ascii_lowercase().ends_with("grub.cfg"))
+}
+
 /// Where nothing on the partition says what to boot: the tree's newest kernel, with an entry for
 /// it (UAPI group, boot loader specification, type 1).
 fn entries(esp: &Survey, surveys: &[Survey], root: &str) -> Vec<ListedFile> {
-    let says = |path: &String| {
-        let lower = path.to_ascii_lowercase();
-        ["loader/entries/", "efi/linux/", "efi/boot/"]
-            .iter()
-            .any(|folder| lower.starts_with(folder))
-            || lower.ends_with("grub.cfg")
-    };
-    if esp.found.keys().any(says) {
+    if says(esp) {
         return Vec::new();
     }
     let all = || surveys.iter().flat_map(|survey| &survey.found);
@@ -141,7 +176,7 @@ fn entries(esp: &Survey, surveys: &[Survey], root: &str) -> Vec<ListedFile> {
     files
 }
 
-/// A boot loader for the machine.
+/// A boot loader for the machine among the files.
 fn loader(machine: &Machine, esp: &Survey, surveys: &[Survey]) -> Option<Vec<u8>> {
     let on_esp = |wanted: &str| {
         let found = esp.found.iter().find(|(path, _)| path.eq_ignore_ascii_case(wanted));
@@ -162,7 +197,13 @@ fn loader(machine: &Machine, esp: &Survey, surveys: &[Survey]) -> Option<Vec<u8>
     {
         return Some(bytes.clone());
     }
-    surveys.iter().find_map(|survey| find(survey, machine.elsewhere)).map(|found| found.bytes)
+    let mut all = machine.elsewhere.iter().flat_map(|path| surveys.iter().map(move |s| (s, path)));
+    all.find_map(|(survey, path)| survey.found.get(*path)?.clone())
+}
+
+/// A boot loader for the machine that is installed here.
+fn of_host(machine: &Machine) -> Option<Vec<u8>> {
+    find(&Survey::default(), machine.elsewhere).map(|found| found.bytes)
 }
 
 #[cfg(test)]
@@ -179,7 +220,7 @@ mod tests {
     #[test]
     fn what_is_there_stays() {
         let surveys = [survey(&[("efi/boot/bootx64.efi", b"x")]), Survey::default()];
-        assert!(additions(0, &surveys, "x").unwrap().files[0].is_empty());
+        assert!(additions(0, &surveys, "x", false).unwrap().files[0].is_empty());
     }
 
     #[test]
@@ -191,7 +232,7 @@ mod tests {
             ("boot/initrd.img-2", b"new"),
             ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"loader"),
         ]);
-        let added = additions(0, &[Survey::default(), tree], "abcd").unwrap();
+        let added = additions(0, &[Survey::default(), tree], "abcd", false).unwrap();
         let names: Vec<_> = added.files[0].iter().map(|file| file.file.path.clone()).collect();
         let wanted = [
             "vmlinuz",
@@ -205,6 +246,11 @@ mod tests {
             panic!()
         };
         let entry = String::from_utf8_lossy(entry);
+        let super::super::super::contents::Listed::Bytes(program) = &added.files[0][4].content
+        else {
+            panic!()
+        };
+        assert_eq!(&program[..], b"loader", "the tree's, not this host's");
         assert!(
             entry.contains("root=PARTUUID=abcd rw") && entry.contains("initrd /initrd.img"),
             "{entry}"
@@ -212,9 +258,24 @@ mod tests {
     }
 
     #[test]
+    fn nothing_to_boot_is_told_unless_it_comes_later() {
+        let loader = ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", &b"loader"[..]);
+        let surveys = [Survey::default(), survey(&[loader])];
+        let error = additions(0, &surveys, "x", false).unwrap_err();
+        assert!(error.to_string().starts_with("there is nothing to boot: no kernel"), "{error}");
+        let added = additions(0, &surveys, "x", true).unwrap();
+        assert_eq!(added.files[0].len(), 1);
+        let menu = [Survey::default(), survey(&[loader, ("boot/grub/grub.cfg", b"menu")])];
+        assert!(additions(0, &menu, "x", false).is_ok());
+        let both = lack(false, false).unwrap().to_string();
+        assert!(both.contains("no kernel") && both.contains("no boot loader"), "{both}");
+        assert!(!lack(false, true).unwrap().to_string().contains("kernel (/boot"));
+    }
+
+    #[test]
     fn a_loader_or_a_kernel_of_the_tree_is_taken() {
         let surveys = [survey(&[("EFI/Linux/only.efi", b"kernel")]), Survey::default()];
-        let added = additions(0, &surveys, "x").unwrap();
+        let added = additions(0, &surveys, "x", false).unwrap();
         assert_eq!(added.files[0][0].file.path, b"EFI/BOOT/BOOTX64.EFI");
         let surveys = [
             survey(&[
@@ -223,7 +284,7 @@ mod tests {
             ]),
             Survey::default(),
         ];
-        let added = additions(0, &surveys, "x").unwrap();
+        let added = additions(0, &surveys, "x", false).unwrap();
         let super::super::super::contents::Listed::Bytes(bytes) = &added.files[0][0].content else {
             panic!()
         };
