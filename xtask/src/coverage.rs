@@ -64,7 +64,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         (false, chosen) => chosen.to_vec(),
     };
     let tools = Tools::find()?;
-    let folder = root().join("target/coverage");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+    let folder = target.join("coverage");
     let profiles = folder.join("profiles");
     let _ = std::fs::remove_dir_all(&profiles);
     let executables = tests(&folder, &profiles, &chosen)?;
@@ -83,17 +84,26 @@ struct Tools {
 }
 
 impl Tools {
+    /// Rustup's component, or Debian's package.
     fn find() -> Result<Self, String> {
-        let output = Command::new("rustc").arg("-vV").output().map_err(|e| e.to_string())?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let version = text.lines().find_map(|line| line.strip_prefix("LLVM version: "));
-        let major = version.and_then(|v| v.split('.').next()).unwrap_or_default();
-        let place = PathBuf::from(format!("/usr/lib/llvm-{major}/bin"));
-        let (profdata, cov) = (place.join("llvm-profdata"), place.join("llvm-cov"));
-        match profdata.exists() && cov.exists() {
-            true => Ok(Self { profdata, cov }),
-            false => Err(format!("needs the Debian package llvm-{major}")),
-        }
+        let about = printed("-vV")?;
+        let line = |name: &str| about.lines().find_map(|line| line.strip_prefix(name));
+        let major = line("LLVM version: ").and_then(|v| v.split('.').next()).unwrap_or_default();
+        let component = Path::new(printed("--print=sysroot")?.trim())
+            .join("lib/rustlib")
+            .join(line("host: ").unwrap_or_default())
+            .join("bin");
+        let package = PathBuf::from(format!("/usr/lib/llvm-{major}/bin"));
+        [component, package]
+            .iter()
+            .map(|folder| Self {
+                profdata: folder.join("llvm-profdata"),
+                cov: folder.join("llvm-cov"),
+            })
+            .find(|tools| tools.profdata.exists() && tools.cov.exists())
+            .ok_or(format!(
+                "needs rustup's component llvm-tools or the Debian package llvm-{major}"
+            ))
     }
 
     /// Per file and line, how often it ran.
@@ -125,6 +135,12 @@ impl Tools {
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
     }
+}
+
+/// What rustc says when asked.
+fn printed(question: &str) -> Result<String, String> {
+    let output = Command::new("rustc").arg(question).output().map_err(|e| e.to_string())?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// By file, relative to the root: line numbers and counts.

@@ -25,3 +25,40 @@ readers! {
     /// Little-endian 64 bits.
     le64: u64, from_le_bytes;
 }
+
+/// So many zeroes, of a number that an image gives: memory that is not to be had is an error, not
+/// the end of the program.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn zeroed<T: Clone + Default>(count: usize) -> crate::Result<Vec<T>> {
+    let mut list = Vec::new();
+    resize(&mut list, count)?;
+    Ok(list)
+}
+
+/// Makes a list that long; what is added is zero.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn resize<T: Clone + Default>(list: &mut Vec<T>, count: usize) -> crate::Result<()> {
+    list.try_reserve_exact(count.saturating_sub(list.len())).map_err(no_memory)?;
+    list.resize(count, T::default());
+    Ok(())
+}
+
+/// Adds an element.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn push<T>(list: &mut Vec<T>, element: T) -> crate::Result<()> {
+    list.try_reserve(1).map_err(no_memory)?;
+    list.push(element);
+    Ok(())
+}
+
+fn no_memory(_: std::collections::TryReserveError) -> crate::Error {
+    crate::Error::from_errno(ENOMEM)
+}
+
+const ENOMEM: i32 = 12;

@@ -37,7 +37,8 @@ impl Default for Geometry {
 ///
 /// Durability: what [`write_at`](Self::write_at), [`write_zeroes`](Self::write_zeroes) and
 /// [`discard`](Self::discard) did is on stable storage once a later [`flush`](Self::flush)
-/// returned `Ok`. A failed flush is final: later flushes of the same open disk fail too.
+/// returned `Ok`. A failed flush is final: later flushes and changes of the same open disk fail
+/// too, so that nothing is built on what may be lost.
 pub trait Disk: Send + Sync + Debug {
     /// The size in bytes.
     fn size(&self) -> u64;

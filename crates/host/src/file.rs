@@ -50,9 +50,11 @@ pub struct FileDisk {
     options: OpenOptions,
     block_device: bool,
     size: AtomicU64,
-    /// Held while flushing, so that nobody returns early because another one is at it. After one
-    /// failed flush the page cache cannot be trusted: all later ones fail.
-    flush_failed: Mutex<bool>,
+    /// Held while flushing, so that nobody returns early because another one is at it.
+    flushing: Mutex<()>,
+    /// After one failed flush the page cache cannot be trusted: what it lost later reads as
+    /// written. All later flushes and changes fail.
+    flush_failed: AtomicBool,
     /// Something may have changed since the last flush.
     changed: AtomicBool,
     /// The host said once that it cannot do this; not asked again.
@@ -116,7 +118,8 @@ impl FileDisk {
             options,
             block_device,
             size: AtomicU64::new(size),
-            flush_failed: Mutex::new(false),
+            flushing: Mutex::default(),
+            flush_failed: AtomicBool::new(false),
             changed: AtomicBool::new(false),
             no_zero_range: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
@@ -305,8 +308,19 @@ impl FileDisk {
 
     fn check_writable(&self) -> Result<()> {
         match self.options.write {
-            true => Ok(()),
+            true => self.check_flushed(),
             false => Err(Error::new(Kind::Refused, "the file is open for reading only")),
+        }
+    }
+
+    fn check_flushed(&self) -> Result<()> {
+        match self.flush_failed.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::new(
+                Kind::Io,
+                "an earlier flush failed; what was written since the one before it may be lost",
+            )
+            .with_hint("close the image, check it, and open it again")),
         }
     }
 
@@ -387,20 +401,15 @@ impl Disk for FileDisk {
         if self.options.no_flush || !self.options.write {
             return Ok(());
         }
-        let mut failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *failed {
-            return Err(Error::new(
-                Kind::Io,
-                "an earlier flush failed; what was written since the one before it may be lost",
-            ));
-        }
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_flushed()?;
         // Requests tell of their changes before they return, so that what this flush is to cover
         // has been told; what is told from here on is for the next one.
         if !self.changed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
         self.file.sync_data().map_err(|error| {
-            *failed = true;
+            self.flush_failed.store(true, Ordering::Release);
             Error::from(error)
         })
     }
@@ -466,7 +475,7 @@ impl Disk for FileDisk {
     }
 
     fn host_window(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        if self.direct.is_some() {
+        if self.direct.is_some() || self.flush_failed.load(Ordering::Acquire) {
             return None;
         }
         // Whoever asks may write by himself.
@@ -502,6 +511,38 @@ mod tests {
         disk.write_zeroes(1 << 20, 4096, ZeroMode::Keep).unwrap();
         assert_eq!(disk.size(), (1 << 20) + 4096);
         disk.flush().unwrap();
+    }
+
+    /// Nothing may be built on what a failed flush has lost.
+    #[test]
+    fn after_a_failed_flush_nothing_is_changed() {
+        let (_folder, path) = scratch("f");
+        let options = OpenOptions { write: true, create: true, ..Default::default() };
+        let disk = FileDisk::open(&path, options).unwrap();
+        disk.write_at(&[1; 4096], 0).unwrap();
+        // No fsync of a pipe: as close to a failing medium as a test gets without one.
+        let (pipe, _writer) = std::io::pipe().unwrap();
+        let broken = File::from(std::os::fd::OwnedFd::from(pipe));
+        let disk = FileDisk { file: broken, ..disk };
+        assert_eq!(disk.flush().unwrap_err().errno(), Some(libc::EINVAL));
+        let real = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        let disk = FileDisk { file: real, ..disk };
+        let attempts = [
+            disk.flush(),
+            disk.write_at(&[2; 512], 0),
+            disk.write_zeroes(0, 512, ZeroMode::Keep),
+            disk.discard(0, 4096),
+            disk.set_size(100),
+            disk.allocate(0, 8192),
+        ];
+        for error in attempts.map(Result::unwrap_err) {
+            assert!(error.to_string().contains("an earlier flush failed"), "{error}");
+        }
+        assert!(disk.host_window().is_none());
+        let mut buffer = [0; 512];
+        disk.read_at(&mut buffer, 0).unwrap();
+        assert_eq!(buffer, [1; 512]);
+        assert_eq!(std::fs::read(&path).unwrap(), [1; 4096]);
     }
 
     /// What a flush has covered is not flushed again; every kind of change is told.

@@ -1,5 +1,6 @@
 //! An export as a disk.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, State, ZeroMode};
@@ -21,6 +22,8 @@ pub struct NbdDisk {
     export: Export,
     writable: bool,
     has_context: bool,
+    /// What the server said it stored may be lost: nothing is changed any more.
+    flush_failed: AtomicBool,
 }
 
 impl NbdDisk {
@@ -46,7 +49,13 @@ impl NbdDisk {
                 format!("requested x-dirty-bitmap {name} not found"),
             ));
         }
-        Ok(Self { client: Mutex::new(client), export, writable, has_context })
+        Ok(Self {
+            client: Mutex::new(client),
+            export,
+            writable,
+            has_context,
+            flush_failed: AtomicBool::new(false),
+        })
     }
 
     /// Whether a context was chosen.
@@ -94,8 +103,18 @@ impl NbdDisk {
 
     fn check_write(&self, offset: u64, length: u64) -> Result<()> {
         match self.writable {
-            true => self.check(offset, length),
+            true => self.check_flushed().and_then(|()| self.check(offset, length)),
             false => Err(Error::new(Kind::Refused, "the export was opened for reading only")),
+        }
+    }
+
+    fn check_flushed(&self) -> Result<()> {
+        match self.flush_failed.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::new(
+                Kind::Io,
+                "an earlier flush failed; what was written since the one before it may be lost",
+            )),
         }
     }
 
@@ -197,10 +216,13 @@ impl Disk for NbdDisk {
     }
 
     fn flush(&self) -> Result<()> {
-        match self.writable && self.export.flags & can::FLUSH != 0 {
-            true => self.client().command(Command::Flush, 0, 0, 0, &[]),
-            false => Ok(()),
+        if !self.writable || self.export.flags & can::FLUSH == 0 {
+            return Ok(());
         }
+        self.check_flushed()?;
+        let done = self.client().command(Command::Flush, 0, 0, 0, &[]);
+        self.flush_failed.fetch_or(done.is_err(), Ordering::AcqRel);
+        done
     }
 
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {

@@ -12,6 +12,8 @@ pub enum Fault {
     Errno(i32),
     /// A write stores its first half, then fails with this error number.
     Half(i32),
+    /// Of flushes alone the n-th fails; as the interface wants it, so does every change after it.
+    Flush(i32),
 }
 
 /// Decides which operation fails: the n-th of all disks that share it.
@@ -64,10 +66,26 @@ impl<D: Disk> FailingDisk<D> {
         &self.disk
     }
 
-    fn pass(&self) -> Result<()> {
-        match self.injector.strike() {
-            None => Ok(()),
-            Some(Fault::Errno(errno) | Fault::Half(errno)) => Err(Error::from_errno(errno)),
+    fn read(&self) -> Result<()> {
+        match self.injector.fault {
+            Fault::Flush(_) => Ok(()),
+            _ => failure(self.injector.strike()),
+        }
+    }
+
+    fn change(&self) -> Option<Fault> {
+        match self.injector.fault {
+            fault @ Fault::Flush(_) => (self.injector.met() > 0).then_some(fault),
+            _ => self.injector.strike(),
+        }
+    }
+}
+
+fn failure(fault: Option<Fault>) -> Result<()> {
+    match fault {
+        None => Ok(()),
+        Some(Fault::Errno(errno) | Fault::Half(errno) | Fault::Flush(errno)) => {
+            Err(Error::from_errno(errno))
         }
     }
 }
@@ -78,33 +96,35 @@ impl<D: Disk> Disk for FailingDisk<D> {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.pass()?;
+        self.read()?;
         self.disk.read_at(buffer, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        match self.injector.strike() {
-            None => self.disk.write_at(data, offset),
-            Some(Fault::Errno(errno)) => Err(Error::from_errno(errno)),
-            Some(Fault::Half(errno)) => {
-                self.disk.write_at(&data[..data.len() / 2], offset)?;
-                Err(Error::from_errno(errno))
-            }
+        let fault = self.change();
+        match fault {
+            None => self.disk.write_at(data, offset)?,
+            Some(Fault::Half(_)) => self.disk.write_at(&data[..data.len() / 2], offset)?,
+            Some(_) => {}
         }
+        failure(fault)
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
-        self.pass()?;
+        failure(self.change())?;
         self.disk.write_zeroes(offset, length, mode)
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        self.pass()?;
+        failure(self.change())?;
         self.disk.discard(offset, length)
     }
 
     fn flush(&self) -> Result<()> {
-        self.pass()?;
+        failure(self.change())?;
+        if let Fault::Flush(_) = self.injector.fault {
+            failure(self.injector.strike())?;
+        }
         self.disk.flush()
     }
 
@@ -113,7 +133,7 @@ impl<D: Disk> Disk for FailingDisk<D> {
     }
 
     fn set_size(&self, size: u64) -> Result<()> {
-        self.pass()?;
+        failure(self.change())?;
         self.disk.set_size(size)
     }
 
@@ -136,5 +156,18 @@ mod tests {
         disk.flush().unwrap();
         assert_eq!(disk.inner().to_bytes(), [1, 1, 1, 1, 2, 2, 0, 0]);
         assert_eq!(injector.met(), 1);
+    }
+
+    #[test]
+    fn after_the_nth_flush_failed_nothing_changes() {
+        let disk = FailingDisk::new(MemoryDisk::new(8), Injector::new(2, Fault::Flush(5), false));
+        disk.write_at(&[1; 4], 0).unwrap();
+        disk.flush().unwrap();
+        disk.write_at(&[2; 4], 4).unwrap();
+        assert!(disk.flush().is_err() && disk.flush().is_err());
+        assert!(disk.write_at(&[3; 4], 0).is_err() && disk.set_size(1).is_err());
+        let mut bytes = [0; 8];
+        disk.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, [1, 1, 1, 1, 2, 2, 2, 2]);
     }
 }

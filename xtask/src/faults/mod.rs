@@ -8,6 +8,7 @@
 
 mod cases;
 mod kill;
+mod memory;
 mod short;
 mod space;
 mod vanish;
@@ -71,7 +72,7 @@ const KINDS: &[Kind] = &[
     ("space", space::step_by_step),
 ];
 
-/// `cargo xtask faults [calls|short|kill|space|vanish|quick] [CASE]`: all kinds by default;
+/// `cargo xtask faults [calls|short|kill|space|vanish|memory|quick] [CASE]`: all kinds by default;
 /// `quick` is failing calls, one error each, for six command lines.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let kind = arguments.first().map_or("all", String::as_str);
@@ -81,6 +82,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut sum = Sum::default();
     if matches!(kind, "all" | "vanish") {
         vanish::inputs(&program, &mut sum)?;
+    }
+    if matches!(kind, "all" | "memory") {
+        memory::runs_out(&program, &mut sum)?;
     }
     if kind == "quick" {
         ERRORS.store(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ const EVERY: [u32; 6] = [1, 2, 3, 5, 8, 13];
 /// The command must succeed, and its result be right, whichever requests come back short.
 pub(crate) fn every_nth(program: &Path, case: &Case, sum: &mut Sum) -> Outcome {
     let template = Template::new(program, case)?;
-    let library = library(template.folder.path())?;
+    let library = library(template.folder.path(), "short.c", include_str!("short.c"))?;
     for every in EVERY {
         let bench = template.bench()?;
         let output = Command::new("timeout")
@@ -38,11 +38,11 @@ pub(crate) fn every_nth(program: &Path, case: &Case, sum: &mut Sum) -> Outcome {
     Ok(())
 }
 
-/// The interposer, compiled with the compiler that links the program.
-fn library(folder: &Path) -> Result<PathBuf, String> {
-    let source = folder.join("short.c");
-    std::fs::write(&source, include_str!("short.c")).map_err(|e| e.to_string())?;
-    let library = folder.join("short.so");
+/// An interposer, compiled with the compiler that links the program.
+pub(super) fn library(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
+    let source = folder.join(name);
+    std::fs::write(&source, text).map_err(|e| e.to_string())?;
+    let library = source.with_extension("so");
     succeed(Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]))?;
     Ok(library)
 }

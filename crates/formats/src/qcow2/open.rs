@@ -151,7 +151,7 @@ pub(super) fn open(storage: &Arc<dyn Disk>, mode: OpenMode) -> Result<Opened> {
     if header.backing_file_offset > cluster_size {
         return Err(OpenError::BackingOffset.into());
     }
-    let mut cluster = vec![0; cluster_size as usize];
+    let mut cluster = disksmith_disk::bytes::zeroed(cluster_size as usize)?;
     read_padded(&**storage, &mut cluster, 0)?;
     header.take_unknown(&cluster);
     check_features(&header, &cluster)?;
@@ -309,7 +309,7 @@ fn refcount_table_bytes(header: &Header) -> u64 {
 /// table which is only claimed costs no reading.
 pub(super) fn read_table(storage: &dyn Disk, offset: u64, entries: u64) -> Result<Vec<u64>> {
     const STEP: u64 = 64 << 10;
-    let mut table = vec![0; entries as usize];
+    let mut table = disksmith_disk::bytes::zeroed(entries as usize)?;
     let stored = storage.size().saturating_sub(offset).min(entries.saturating_mul(8));
     let mut bytes = vec![0; STEP as usize];
     for (part, start) in table.chunks_mut(STEP as usize / 8).zip((0..stored).step_by(STEP as usize))
@@ -337,7 +337,7 @@ pub(super) fn read_snapshots(storage: &dyn Disk, header: &Header) -> Result<Vec<
     while result.len() < header.nb_snapshots as usize {
         match SnapshotEntry::parse(buffer.get(used..).unwrap_or_default()) {
             SnapshotParse::Entry(entry, taken) => {
-                result.push(*entry);
+                disksmith_disk::bytes::push(&mut result, *entry)?;
                 used = used.saturating_add(taken);
             }
             SnapshotParse::ExtraTooLarge(..) => return Err(extra_too_large(result.len())),
@@ -354,7 +354,7 @@ pub(super) fn read_snapshots(storage: &dyn Disk, header: &Header) -> Result<Vec<
                         "You can force-remove all {over} overhanging snapshots with qemu-img check -r all"
                     )));
                 }
-                buffer = vec![0; needed.max(SNAPSHOT_STEP)];
+                buffer = disksmith_disk::bytes::zeroed(needed.max(SNAPSHOT_STEP))?;
                 read_padded(storage, &mut buffer, at)?;
             }
         }

@@ -41,7 +41,7 @@ impl Roots {
         if header.refcount_order > 6 {
             return Err(OpenError::RefcountWidth.into());
         }
-        let mut cluster = vec![0; 1 << header.cluster_bits];
+        let mut cluster = disksmith_disk::bytes::zeroed(1 << header.cluster_bits)?;
         read_padded(storage, &mut cluster, 0)?;
         header.take_unknown(&cluster);
         let extensions = Extensions::parse(&header, &cluster).map_err(OpenError::from)?;

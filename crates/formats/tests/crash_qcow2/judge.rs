@@ -34,6 +34,9 @@ impl<'a> Judge<'a> {
         };
         let image = try_open(&files(), OpenMode::Read).map_err(|e| format!("opening: {e}"))?;
         seen(&*image, &expected, before)?;
+        if self.run.kind.raw {
+            plain(&state.files[1], &expected.model)?;
+        }
         let dirty = image.dirty() == Some(true);
         let report = check(&*image)?;
         if report.corruptions > 0 && !dirty && !self.run.kind.v2 {
@@ -139,9 +142,20 @@ fn seen(image: &dyn Image, expected: &Expected, contents: &mut Vec<Vec<u8>>) -> 
     Ok(())
 }
 
+/// The data file is read without the image: it holds nothing but what is allowed.
+fn plain(data: &MemoryDisk, model: &SectorModel) -> Answer<()> {
+    let mut bytes = data.to_bytes();
+    bytes.truncate(model.size() as usize);
+    held(model, "the data file", &bytes)
+}
+
 fn content(disk: &dyn Image, model: &SectorModel, what: &str, bytes: &mut Vec<u8>) -> Answer<()> {
     bytes.resize(disk.size() as usize, 0);
     disk.read_at(bytes, 0).map_err(|e| format!("reading {what}: {e}"))?;
+    held(model, what, bytes)
+}
+
+fn held(model: &SectorModel, what: &str, bytes: &[u8]) -> Answer<()> {
     match model.check(bytes) {
         None => Ok(()),
         Some(v) => {

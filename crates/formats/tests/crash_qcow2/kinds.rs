@@ -12,17 +12,20 @@ pub(crate) struct Kind {
     pub(crate) cluster: u64,
     /// Has an external data file.
     pub(crate) data_file: bool,
+    /// That file alone is the disk, too.
+    pub(crate) raw: bool,
     /// Version 2: no dirty bit, no zero flag.
     pub(crate) v2: bool,
 }
 
 pub(crate) const KINDS: &[Kind] = &[
-    Kind { name: "64k", options: &[], cluster: 65536, data_file: false, v2: false },
+    Kind { name: "64k", options: &[], cluster: 65536, data_file: false, raw: false, v2: false },
     Kind {
         name: "4k",
         options: &[("cluster_size", "4k")],
         cluster: 4096,
         data_file: false,
+        raw: false,
         v2: false,
     },
     Kind {
@@ -30,6 +33,7 @@ pub(crate) const KINDS: &[Kind] = &[
         options: &[("cluster_size", "512")],
         cluster: 512,
         data_file: false,
+        raw: false,
         v2: false,
     },
     Kind {
@@ -37,6 +41,7 @@ pub(crate) const KINDS: &[Kind] = &[
         options: &[("cluster_size", "16k"), ("extended_l2", "on")],
         cluster: 16384,
         data_file: false,
+        raw: false,
         v2: false,
     },
     Kind {
@@ -44,6 +49,7 @@ pub(crate) const KINDS: &[Kind] = &[
         options: &[("cluster_size", "4k"), ("lazy_refcounts", "on")],
         cluster: 4096,
         data_file: false,
+        raw: false,
         v2: false,
     },
     Kind {
@@ -51,6 +57,7 @@ pub(crate) const KINDS: &[Kind] = &[
         options: &[("cluster_size", "4k"), ("compat", "0.10")],
         cluster: 4096,
         data_file: false,
+        raw: false,
         v2: true,
     },
     Kind {
@@ -58,6 +65,31 @@ pub(crate) const KINDS: &[Kind] = &[
         options: &[("cluster_size", "4k")],
         cluster: 4096,
         data_file: true,
+        raw: false,
+        v2: false,
+    },
+    Kind {
+        name: "data-file-raw",
+        options: &[("cluster_size", "4k"), ("data_file_raw", "on")],
+        cluster: 4096,
+        data_file: true,
+        raw: true,
+        v2: false,
+    },
+    Kind {
+        name: "lazy-extended",
+        options: &[("cluster_size", "16k"), ("extended_l2", "on"), ("lazy_refcounts", "on")],
+        cluster: 16384,
+        data_file: false,
+        raw: false,
+        v2: false,
+    },
+    Kind {
+        name: "wide-counts",
+        options: &[("cluster_size", "512"), ("refcount_bits", "64")],
+        cluster: 512,
+        data_file: false,
+        raw: false,
         v2: false,
     },
 ];

@@ -1,4 +1,4 @@
-//! Power cuts: short workloads on seven kinds of qcow2, cut at every point, with every subset
+//! Power cuts: short workloads on ten kinds of qcow2, cut at every point, with every subset
 //! of the unflushed operations (up to the limits of the simulator).
 //!
 //! By default a sample of the workloads; `DISKSMITH_LONG=1` takes all of them, for at least

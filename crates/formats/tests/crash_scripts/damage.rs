@@ -32,6 +32,7 @@ pub(crate) fn repairs() -> Vec<Script> {
             name,
             row: "check: repair",
             initial: disk,
+            data: None,
             action: repair,
             damaged: true,
             passwords: &[],

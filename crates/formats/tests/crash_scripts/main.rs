@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod failures;
 mod scripts;
 mod seeds;
 
@@ -26,6 +27,8 @@ pub(crate) struct Script {
     /// The row of the table that it counts in.
     pub(crate) row: &'static str,
     pub(crate) initial: MemoryDisk,
+    /// The external data file, if it has one.
+    pub(crate) data: Option<MemoryDisk>,
     pub(crate) action: Action,
     /// The image is damaged from the start, and the action repairs.
     pub(crate) damaged: bool,
@@ -36,18 +39,23 @@ pub(crate) struct Script {
 /// Every so many states qemu-img looks too.
 const ORACLE: u64 = 97;
 
-fn open(storage: Arc<dyn Disk>, mode: OpenMode, password: Option<&str>) -> Option<Arc<dyn Image>> {
-    try_open(storage, mode, password).ok()
-}
-
-fn try_open(
-    storage: Arc<dyn Disk>,
+/// Opens an image; its data file is the second disk.
+pub(crate) fn try_open(
+    files: &[Arc<dyn Disk>],
     mode: OpenMode,
     password: Option<&str>,
 ) -> disksmith_disk::Result<Arc<dyn Image>> {
     let secret = password.map(|word| Secret::new(word.into()));
     let request = OpenRequest { mode, secret, ..OpenRequest::default() };
-    (driver("qcow2").unwrap().open)(storage, request)
+    let image = (driver("qcow2").unwrap().open)(files[0].clone(), request)?;
+    if let Some(data) = files.get(1) {
+        image.attach_data_file(data.clone())?;
+    }
+    Ok(image)
+}
+
+pub(crate) fn copies(files: &[MemoryDisk]) -> Vec<Arc<dyn Disk>> {
+    files.iter().map(|file| Arc::new(file.clone()) as Arc<dyn Disk>).collect()
 }
 
 fn bytes(disk: &dyn Disk) -> Vec<u8> {
@@ -57,9 +65,9 @@ fn bytes(disk: &dyn Disk) -> Vec<u8> {
 }
 
 /// The disk and its snapshots, by name.
-type Views = Vec<(String, Vec<u8>)>;
+pub(crate) type Views = Vec<(String, Vec<u8>)>;
 
-fn views(image: &dyn Image) -> Views {
+pub(crate) fn views(image: &dyn Image) -> Views {
     let mut views = vec![(String::new(), bytes(image))];
     for snapshot in image.snapshots() {
         views.push((snapshot.name.clone(), bytes(&*image.open_snapshot(&snapshot.name).unwrap())));
@@ -104,26 +112,30 @@ pub(crate) fn cut(script: &Script, tally: &mut Tally) {
     let name = &script.name;
     let password = script.passwords.first().copied();
     let mode = if script.damaged { OpenMode::Repair } else { OpenMode::Write };
+    let initial: Vec<_> = [&script.initial].into_iter().chain(&script.data).cloned().collect();
     let recorder = Recorder::new();
-    let disk = recorder.disk(0, script.initial.clone());
+    let disks: Vec<_> =
+        initial.iter().enumerate().map(|(n, disk)| recorder.disk(n, disk.clone())).collect();
     let before = views(
-        &*try_open(Arc::new(script.initial.clone()), OpenMode::Read, password)
+        &*try_open(&copies(&initial), OpenMode::Read, password)
             .unwrap_or_else(|error| panic!("{name}: {error}")),
     );
-    let image = try_open(disk.clone(), mode, password).unwrap();
+    let files: Vec<_> = disks.iter().map(|disk| disk.clone() as Arc<dyn Disk>).collect();
+    let image = try_open(&files, mode, password).unwrap();
     recorder.begin(0);
     (script.action)(&*image).unwrap_or_else(|error| panic!("{name}: {error}"));
     image.close().unwrap();
     recorder.durable(1);
     drop(image);
     let last = script.passwords.last().copied();
-    let after = views(&*try_open(Arc::new(disk.content()), OpenMode::Read, last).unwrap());
+    let left: Vec<_> = disks.iter().map(|disk| disk.content()).collect();
+    let after = views(&*try_open(&copies(&left), OpenMode::Read, last).unwrap());
     let limits = match std::env::var_os("DISKSMITH_LONG") {
         Some(_) => CrashLimits::default(),
         None => CrashLimits { full_up_to: 5, random_subsets: 8, torn: 4, seed: 3 },
     };
     let mut number = 0;
-    crash_states(std::slice::from_ref(&script.initial), &recorder.log(), limits, &mut |state| {
+    crash_states(&initial, &recorder.log(), limits, &mut |state| {
         number += 1;
         let before = if state.durable == 1 { &after } else { &before };
         match judge(script, &state, (before, &after), number % ORACLE == 1) {
@@ -134,20 +146,20 @@ pub(crate) fn cut(script: &Script, tally: &mut Tally) {
     });
 }
 
-fn judge(
+pub(crate) fn judge(
     script: &Script,
     state: &CrashState,
     (before, after): (&Views, &Views),
     ask: bool,
 ) -> Result<Verdict, String> {
-    let storage: Arc<dyn Disk> = Arc::new(state.files[0].clone());
+    let storage = copies(&state.files);
     let passwords: Vec<_> = match script.passwords {
         [] => vec![None],
         some => some.iter().map(|word| Some(*word)).collect(),
     };
     let (image, password) = passwords
         .iter()
-        .find_map(|word| Some((open(storage.clone(), OpenMode::Read, *word)?, *word)))
+        .find_map(|word| Some((try_open(&storage, OpenMode::Read, *word).ok()?, *word)))
         .ok_or("does not open")?;
     allowed(&views(&*image), before, after)?;
     let dirty = image.dirty() == Some(true);
@@ -161,15 +173,15 @@ fn judge(
     };
     drop(image);
     if ask && password.is_none() {
-        ask_qemu(&state.files[0], verdict)?;
+        ask_qemu(&state.files, verdict)?;
     }
     if script.damaged {
-        let image = try_open(storage.clone(), OpenMode::Repair, password);
+        let image = try_open(&storage, OpenMode::Repair, password);
         let image = image.map_err(|e| format!("to repair: {e}"))?;
         image.check(Repair::All, &mut |_| {}).map_err(|e| format!("repairing: {e}"))?;
         image.close().map_err(|e| format!("repairing: {e}"))?;
     }
-    let image = try_open(storage.clone(), OpenMode::Write, password);
+    let image = try_open(&storage, OpenMode::Write, password);
     let image = image.map_err(|e| format!("opening for writing: {e}"))?;
     if check(&*image).0 != 0 {
         return Err("corrupt after opening for writing".into());
@@ -184,10 +196,12 @@ fn judge(
 }
 
 /// The same class of verdict from the genuine tool.
-fn ask_qemu(disk: &MemoryDisk, ours: Verdict) -> Result<(), String> {
+fn ask_qemu(files: &[MemoryDisk], ours: Verdict) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let path = folder.path().join("image.qcow2");
-    std::fs::write(&path, disk.to_bytes()).map_err(|e| e.to_string())?;
+    for (file, path) in files.iter().zip([&path, &folder.path().join(seeds::DATA_FILE)]) {
+        std::fs::write(path, file.to_bytes()).map_err(|e| e.to_string())?;
+    }
     let (status, text) = oracle::qemu_check("qcow2", &path);
     let right = match ours {
         Verdict::Clean => status == 0,
@@ -210,6 +224,11 @@ fn run(scripts: Vec<Script>) {
 #[test]
 fn amendments() {
     run(scripts::amendments());
+}
+
+#[test]
+fn data_files() {
+    run(scripts::data_files());
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn scripts(row: &'static str, initial: &MemoryDisk, actions: &[(&str, Action)]) 
         name: (*name).to_string(),
         row,
         initial: initial.clone(),
+        data: None,
         action: *action,
         damaged: false,
         passwords: &[],
@@ -65,12 +66,49 @@ pub(crate) fn amendments() -> Vec<Script> {
     all
 }
 
+/// With an external data file, on which the marks of the image say how to read it.
+pub(crate) fn data_files() -> Vec<Script> {
+    let of = |row, seed: &[MemoryDisk], actions: &[(&str, Action)]| {
+        let mut all = scripts(row, &seed[0], actions);
+        all.iter_mut().for_each(|script| script.data = seed.get(1).cloned());
+        all
+    };
+    let raw = seeds::with_data_file("cluster_size=4k,data_file_raw=on");
+    let mapped = seeds::with_data_file("cluster_size=4k");
+    let marks: &[(&str, Action)] = &[
+        ("raw: off", |image| amend(image, "data_file_raw=off")),
+        ("raw: off, and written", |image| {
+            amend(image, "data_file_raw=off")?;
+            image.write_at(&[7; 20_000], 10_000)
+        }),
+        ("raw: the name", |image| amend(image, "data_file=data")),
+        ("raw: counts", |image| amend(image, "refcount_bits=64")),
+    ];
+    let content: &[(&str, Action)] = &[
+        ("write", |image| image.write_at(&[7; 20_000], 10_000)),
+        ("zero", |image| image.write_zeroes(5000, 100_000, ZeroMode::Unmap)),
+        ("grow", |image| {
+            resize(image, 1 << 20, Preallocation::Off)?;
+            image.write_at(&[3; 2000], (1 << 20) - 2000)
+        }),
+        ("shrink", |image| resize(image, 60 << 10, Preallocation::Off)),
+    ];
+    let mut all = of("amend: raw data file", &raw, marks);
+    for (name, seed) in [("raw", &raw), ("mapped", &mapped)] {
+        let mut scripts = of("data file: write, zero, resize", seed, content);
+        scripts.iter_mut().for_each(|script| script.name = format!("{name}: {}", script.name));
+        all.extend(scripts);
+    }
+    all
+}
+
 pub(crate) fn passwords() -> Vec<Script> {
     let initial = seeds::encrypted();
     let script = |name: &str, action: Action, passwords| Script {
         name: name.to_string(),
         row: "amend: LUKS keys",
         initial: initial.clone(),
+        data: None,
         action,
         damaged: false,
         passwords,

@@ -54,17 +54,41 @@ pub(crate) fn encrypted() -> MemoryDisk {
     with(text, 64 << 10, Some("first"), |image| image.write_at(&pattern(20_000), 0).unwrap())
 }
 
+/// What images call their data file.
+pub(crate) const DATA_FILE: &str = "data";
+
+/// 256 KiB, the first 200 000 bytes of which are written, in a file of their own; the image and
+/// that file.
+pub(crate) fn with_data_file(text: &str) -> Vec<MemoryDisk> {
+    make(text, 256 << 10, None, true, |image| image.write_at(&pattern(200_000), 0).unwrap())
+}
+
 fn with(text: &str, size: u64, password: Option<&str>, fill: impl Fn(&dyn Image)) -> MemoryDisk {
-    let storage = Arc::new(MemoryDisk::new(0));
-    let disk: Arc<dyn Disk> = storage.clone();
-    let secret = password.map(|word| Secret::new(word.into()));
-    let request = CreateRequest { size, options: options(text), secret, ..Default::default() };
-    (driver("qcow2").unwrap().create.unwrap())(&disk, &request).unwrap();
-    let image = try_open(disk, OpenMode::Write, password).unwrap();
+    make(text, size, password, false, fill).swap_remove(0)
+}
+
+fn make(
+    text: &str,
+    size: u64,
+    password: Option<&str>,
+    data_file: bool,
+    fill: impl Fn(&dyn Image),
+) -> Vec<MemoryDisk> {
+    let storage: Vec<_> = (0..=u8::from(data_file)).map(|_| Arc::new(MemoryDisk::new(0))).collect();
+    let files: Vec<_> = storage.iter().map(|disk| disk.clone() as Arc<dyn Disk>).collect();
+    let request = CreateRequest {
+        size,
+        options: options(text),
+        secret: password.map(|word| Secret::new(word.into())),
+        data_file: files.get(1).map(|disk| (DATA_FILE.to_string(), disk.clone())),
+        ..CreateRequest::default()
+    };
+    (driver("qcow2").unwrap().create.unwrap())(&files[0], &request).unwrap();
+    let image = try_open(&files, OpenMode::Write, password).unwrap();
     fill(&*image);
     image.close().unwrap();
     drop(image);
-    (*storage).clone()
+    storage.iter().map(|disk| (**disk).clone()).collect()
 }
 
 /// Bytes of which no two sectors are alike.

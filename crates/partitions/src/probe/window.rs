@@ -17,7 +17,7 @@ pub(super) struct Window<'d> {
 
 impl<'d> Window<'d> {
     pub(super) fn new(disk: &'d dyn Disk) -> Result<Self> {
-        let mut head = vec![0; usize::try_from(disk.size().min(HEAD)).unwrap_or(0)];
+        let mut head = disksmith_disk::bytes::zeroed(disk.size().min(HEAD) as usize)?;
         disk.read_at(&mut head, 0)?;
         Ok(Self { disk, head })
     }

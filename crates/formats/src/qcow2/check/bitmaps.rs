@@ -16,7 +16,8 @@ impl Checker<'_> {
         let Some(bitmaps) = self.roots.extensions.bitmaps else { return Ok(()) };
         self.count(bitmaps.directory_offset, bitmaps.directory_size);
         let there = self.storage.size().saturating_sub(bitmaps.directory_offset);
-        let mut directory = vec![0; bitmaps.directory_size.min(there) as usize];
+        let length = bitmaps.directory_size.min(there) as usize;
+        let mut directory = disksmith_disk::bytes::zeroed(length)?;
         read_padded(self.storage, &mut directory, bitmaps.directory_offset)?;
         let Some(entries) = parse_bitmap_directory(&directory, bitmaps.nb_bitmaps) else {
             self.report.corruptions += 1;

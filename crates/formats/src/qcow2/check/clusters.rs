@@ -1,6 +1,6 @@
 //! L1 and L2 tables: what they refer to, and whether their entries keep to the rules.
 
-use disksmith_disk::bytes::be64;
+use disksmith_disk::bytes::{be64, resize};
 use disksmith_disk::{Error, Kind, Result};
 
 use super::super::layout::{L1Entry, L2Entry};
@@ -51,7 +51,7 @@ impl Checker<'_> {
         let mut piece = Vec::new();
         for at in (0..bytes).step_by(L1_PIECE as usize) {
             let length = (bytes - at).next_multiple_of(8).min(L1_PIECE) as usize;
-            piece.resize(length, 0);
+            resize(&mut piece, length)?;
             if let Err(error) = read_padded(self.storage, &mut piece, offset + at) {
                 return self.give_up("ERROR: I/O error in check_refcounts_l1", error);
             }
@@ -111,7 +111,7 @@ impl Checker<'_> {
             return Ok(());
         }
         let mut bytes = std::mem::take(&mut self.buffer);
-        bytes.resize(shape.cluster_size() as usize, 0);
+        resize(&mut bytes, shape.cluster_size() as usize)?;
         if let Err(error) = read_padded(self.storage, &mut bytes, offset) {
             return self.give_up("ERROR: I/O error in check_refcounts_l2", error);
         }

@@ -27,7 +27,7 @@ impl Checker<'_> {
         let (place, entries) = (header.l1_table_offset, header.l1_size.into());
         let entries = std::cmp::min(entries, self.storage.size().saturating_sub(place).div_ceil(8));
         let l1 = read_table(self.storage, place, entries)?;
-        let mut table = vec![0; self.roots.shape.cluster_size() as usize];
+        let mut table = disksmith_disk::bytes::zeroed(self.roots.shape.cluster_size() as usize)?;
         for (index, entry) in l1.into_iter().enumerate() {
             let offset = L1Entry(entry).offset();
             if offset == 0 {

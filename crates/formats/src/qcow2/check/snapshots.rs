@@ -76,7 +76,7 @@ impl Checker<'_> {
                     break;
                 }
                 SnapshotParse::More(needed) => {
-                    buffer = vec![0; (needed as u64).max(STEP) as usize];
+                    buffer = disksmith_disk::bytes::zeroed((needed as u64).max(STEP) as usize)?;
                     taken_at = 0;
                     read_padded(self.storage, &mut buffer, at)?;
                     continue;
@@ -97,7 +97,7 @@ impl Checker<'_> {
             self.snapshots_bytes = at - offset + bytes;
             at += taken as u64;
             taken_at += taken;
-            self.snapshots.push(*entry);
+            disksmith_disk::bytes::push(&mut self.snapshots, *entry)?;
         }
         Ok(corruptions)
     }

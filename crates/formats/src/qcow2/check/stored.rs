@@ -69,7 +69,8 @@ impl<'a> Stored<'a> {
             if self.cache.len() >= self.cache_most {
                 self.cache.clear();
             }
-            let mut block = vec![0; self.shape.cluster_size() as usize];
+            let size = self.shape.cluster_size() as usize;
+            let mut block = disksmith_disk::bytes::zeroed(size).map_err(Unknown::Io)?;
             read_padded(self.storage, &mut block, offset).map_err(Unknown::Io)?;
             self.cache.insert(index, block);
         }

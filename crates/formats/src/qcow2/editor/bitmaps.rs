@@ -26,7 +26,8 @@ pub(in super::super) fn read_bitmap_directory(
 ) -> Result<Vec<BitmapEntry>> {
     let Some(extension) = roots.extensions.bitmaps else { return Ok(Vec::new()) };
     let there = storage.size().saturating_sub(extension.directory_offset);
-    let mut bytes = vec![0; extension.directory_size.min(DIRECTORY_MOST).min(there) as usize];
+    let length = extension.directory_size.min(DIRECTORY_MOST).min(there) as usize;
+    let mut bytes = disksmith_disk::bytes::zeroed(length)?;
     read_padded(storage, &mut bytes, extension.directory_offset)?;
     parse_bitmap_directory(&bytes, extension.nb_bitmaps).ok_or_else(|| {
         Error::new(Kind::Corrupt, "Could not read bitmaps: the bitmap directory is broken")
