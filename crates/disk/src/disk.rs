@@ -85,6 +85,12 @@ pub trait Disk: Send + Sync + Debug {
         Geometry::default()
     }
 
+    /// Tells the layers below which step of its work the layer above is about to take, by QEMU's
+    /// name for it (`read_aio`, `cluster_free` …). Only layers that fail on purpose listen.
+    fn announce(&self, step: &'static str) {
+        let _ = step;
+    }
+
     /// The descriptor and offset behind this disk, if it is a plain window on one host file:
     /// lets the host crate copy in the kernel or share blocks. What is written through it is
     /// covered by the next flush only if it is asked for again after the flush before.
@@ -117,6 +123,7 @@ macro_rules! forward {
             fn set_size(&self, size: u64) -> Result<()> { (**self).set_size(size) }
             fn read_only(&self) -> bool { (**self).read_only() }
             fn geometry(&self) -> Geometry { (**self).geometry() }
+            fn announce(&self, step: &'static str) { (**self).announce(step); }
             fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> { (**self).host_window() }
         }
     )*};

@@ -259,6 +259,10 @@ impl Disk for View {
         self.node.image.geometry()
     }
 
+    fn announce(&self, step: &'static str) {
+        self.node.image.announce(step);
+    }
+
     fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
         match self.node.backing {
             None => self.node.image.host_window(),
