@@ -177,6 +177,33 @@ fn size_is_about_that_of_zlib() {
     }
 }
 
+#[test]
+fn what_repeats_itself_is_one_block_however_long() {
+    let mut plain = vec![0; 2 << 20];
+    plain[1 << 20..].fill(0x22);
+    for stop in [300_000, 1 << 20, (1 << 20) + 32768, 2 << 20] {
+        let plain = &plain[..stop];
+        let stored = compressor(5, DeflateWindow::Kib4).compress(plain).unwrap().to_vec();
+        assert!(inflate(&stored).bytes == plain);
+        let zlib = zlib_size(plain);
+        assert!(stored.len() <= zlib, "{} bytes, zlib {zlib}", stored.len());
+    }
+}
+
+#[test]
+fn light_and_heavy_windows_follow_each_other() {
+    let text = support::text(90 << 10);
+    for gap in [1_000, 66_000, 200_000] {
+        let mut plain = Vec::new();
+        for round in 0..4 {
+            plain.extend(std::iter::repeat_n([round, 9, 7], gap).flatten());
+            plain.extend_from_slice(&text[..90 << 9 << (round % 2)]);
+        }
+        let stored = compressor(5, DeflateWindow::Kib4).compress(&plain).unwrap().to_vec();
+        assert!(inflate(&stored).bytes == plain);
+    }
+}
+
 /// What zlib makes at level 6 with a window of 4 KiB, as `qemu-img convert -c` does.
 fn zlib_size(cluster: &[u8]) -> usize {
     let script = "import sys, zlib

@@ -86,6 +86,12 @@ pub trait Disk: Send + Sync + Debug {
         Geometry::default()
     }
 
+    /// Tells the layers below which step of its work the layer above is about to take, by QEMU's
+    /// name for it (`read_aio`, `cluster_free` …). Only layers that fail on purpose listen.
+    fn announce(&self, step: &'static str) {
+        let _ = step;
+    }
+
     /// The descriptor and offset behind this disk, if it is a plain window on one host file:
     /// lets the host crate copy in the kernel or share blocks. What is written through it is
     /// covered by the next flush only if it is asked for again after the flush before.
@@ -191,6 +197,12 @@ macro_rules! pass_on {
             $disk.geometry()
         }
     };
+    (@announce $own:ident, $disk:expr) => {
+        fn announce(&self, step: &'static str) {
+            let $own = self;
+            $disk.announce(step);
+        }
+    };
     (@host_window $own:ident, $disk:expr) => {
         fn host_window(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
             let $own = self;
@@ -205,7 +217,7 @@ macro_rules! forward {
             pass_on!(
                 |own| (**own);
                 size read_at write_at write_zeroes discard flush map set_size read_only geometry
-                host_window
+                announce host_window
             );
         }
     )*};

@@ -22,14 +22,58 @@ pub(crate) struct Plan {
 
 /// The format of that name, if images of it can be made.
 pub(crate) fn creatable(name: &str) -> Result<&'static Driver> {
-    let driver = driver(name).ok_or_else(|| invalid(format!("Unknown file format '{name}'")))?;
-    match driver.create {
-        Some(_) => Ok(driver),
-        None => Err(Error::new(
-            Kind::Unsupported,
-            format!("Format driver '{name}' does not support image creation"),
-        )),
+    match driver(name) {
+        Some(driver) if driver.create.is_some() => Ok(driver),
+        _ if !is_driver(name) => Err(unknown_format(name)),
+        _ => Err(lacks(name, "image creation")),
     }
+}
+
+/// The format of that name, if options of its images can be changed.
+pub(crate) fn amendable(name: &str) -> Result<&'static Driver> {
+    match driver(name) {
+        Some(driver) if !driver.amend_options.is_empty() => Ok(driver),
+        _ if !is_driver(name) => Err(unknown_format(name)),
+        _ => Err(lacks(name, "option amendment")),
+    }
+}
+
+fn lacks(name: &str, what: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("Format driver '{name}' does not support {what}"))
+}
+
+/// Whether there is a driver of that name, here or in QEMU.
+pub(crate) fn is_driver(name: &str) -> bool {
+    driver(name).is_some() || is_made_by_nobody(name)
+}
+
+/// Whether QEMU has a driver of that name, and makes no images with it: formats that it only
+/// reads, and layers that stand on something else.
+fn is_made_by_nobody(name: &str) -> bool {
+    const DRIVERS: [&str; 17] = [
+        "blkdebug",
+        "blklogwrites",
+        "blkreplay",
+        "blkverify",
+        "bochs",
+        "cloop",
+        "compress",
+        "copy-before-write",
+        "copy-on-read",
+        "dmg",
+        "null-aio",
+        "null-co",
+        "preallocate",
+        "quorum",
+        "snapshot-access",
+        "throttle",
+        "vvfat",
+    ];
+    DRIVERS.contains(&name)
+}
+
+fn unknown_format(name: &str) -> Error {
+    invalid(format!("Unknown file format '{name}'"))
 }
 
 /// Whether an image may say this of its backing file's format: the formats, and QEMU's names for

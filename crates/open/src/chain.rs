@@ -10,8 +10,8 @@ use disksmith_host::{FileDisk, FileId, LockSet, OpenOptions, Permission};
 use disksmith_nbd::NbdDisk;
 
 use crate::{
-    BackingSpec, Cache, FileSpec, ImageSpec, Locking, MAX_CHAIN, MAX_NAME, Name, Settings, Trust,
-    probe_file, resolve, storage,
+    BackingSpec, Cache, FileSpec, ImageSpec, Locking, MAX_CHAIN, MAX_NAME, Name, Settings,
+    StorageSpec, Trust, probe_file, resolve, storage,
 };
 
 /// An open image with what it stands on.
@@ -45,6 +45,16 @@ impl Node {
     /// This image and those under it, top first.
     pub fn chain(&self) -> impl Iterator<Item = &Node> {
         std::iter::successors(Some(self), |node| node.backing.as_deref())
+    }
+
+    /// The image that shows the same: itself, or the one below layers that pass everything on.
+    pub fn without_filters(&self) -> &Node {
+        match (&self.spec.file, &self.below) {
+            (FileSpec::Other(filter), Some(below)) if self.spec.bare && filter.image.is_some() => {
+                below.without_filters()
+            }
+            _ => self,
+        }
     }
 
     /// Writes everything that waits and leaves the image clean. Verbs that write end with this:
@@ -210,11 +220,25 @@ impl Opener<'_> {
                     Some(under) => (Some(under.disk), under.path, under.image),
                     None => (None, None, None),
                 };
-                let opened = storage::open(spec, below, mode.writes())?;
+                let children = self.children(spec, mode)?;
+                let opened = storage::open(spec, below, children, mode.writes())?;
                 let export = opened.export;
                 Ok(Under { path, image, export, ..Under::disk(opened.disk) })
             }
         }
+    }
+
+    /// Opens the copies that storage is made of.
+    fn children(&mut self, spec: &StorageSpec, mode: OpenMode) -> Result<Vec<Arc<dyn Disk>>> {
+        let mut children = Vec::new();
+        for child in &spec.children {
+            let child = self.under(child, mode)?;
+            if let Some(file) = &child.file {
+                file.lock(data_locks(mode, self.settings.locking))?;
+            }
+            children.push(child.disk);
+        }
+        Ok(children)
     }
 
     fn image(

@@ -183,6 +183,7 @@ pub fn chain_extents_like_qemu(
     offset: u64,
     length: u64,
 ) -> impl Iterator<Item = Result<ChainExtent>> + '_ {
+    let top = top.without_filters();
     let preallocated = top.chain().map(seems_preallocated).collect();
     extents_through(top, LookBelow::Only(preallocated), offset, length)
 }

@@ -1,8 +1,9 @@
 //! A layer that makes requests fail where it is told to, with the options of QEMU's `blkdebug`:
 //! for trying out what a program does when its storage fails.
 //!
-//! A rule waits for its event, and from then on the requests that it speaks of fail. Events are
-//! those that a layer of storage can see by itself; QEMU has more of them, inside its drivers.
+//! A rule waits for its event, and from then on the requests that it speaks of fail. Some events
+//! are requests, which this layer sees by itself; others are steps of the format above, which
+//! announces them. QEMU knows further steps, which the formats here do not take.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,16 +14,24 @@ use disksmith_formats::Options;
 const SECTOR: u64 = 512;
 const EIO: i32 = 5;
 /// Events by QEMU's names; `none`: the rule holds from the start.
-const EVENTS: [&str; 9] = [
+const EVENTS: [&str; 17] = [
     "none",
-    "read_aio",
-    "write_aio",
-    "readv",
     "pwritev",
     "pwritev_zero",
     "pwritev_done",
     "flush_to_os",
     "flush_to_disk",
+    "read_aio",
+    "read_backing_aio",
+    "read_compressed",
+    "write_aio",
+    "write_compressed",
+    "cow_read",
+    "cow_write",
+    "l1_update",
+    "l2_update",
+    "cluster_alloc",
+    "cluster_free",
 ];
 /// The kinds of request that fail when a rule does not say.
 const USUAL: [&str; 5] = ["read", "write", "write-zeroes", "discard", "flush"];
@@ -190,7 +199,7 @@ fn event(options: &Options) -> Result<String> {
         Some(event) => Err(Error::new(
             Kind::Unsupported,
             format!(
-                "blkdebug: the event '{event}' is not known here, where storage is all that is seen"
+                "blkdebug: the event '{event}' is a step of QEMU's drivers that is not taken here"
             ),
         )),
         None => Err(invalid("Missing event name for rule".into())),
@@ -227,12 +236,12 @@ impl Disk for FaultDisk {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.request(&["readv", "read_aio"], "read", offset, buffer.len() as u64)?;
+        self.request(&[], "read", offset, buffer.len() as u64)?;
         self.below.read_at(buffer, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.request(&["write_aio", "pwritev"], "write", offset, data.len() as u64)?;
+        self.request(&["pwritev"], "write", offset, data.len() as u64)?;
         self.below.write_at(data, offset)?;
         self.rules().happened("pwritev_done");
         Ok(())
@@ -256,6 +265,11 @@ impl Disk for FaultDisk {
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {
         self.request(&[], "block-status", offset, length)?;
         self.below.map(offset, length)
+    }
+
+    fn announce(&self, step: &'static str) {
+        self.rules().happened(step);
+        self.below.announce(step);
     }
 
     fn set_size(&self, size: u64) -> Result<()> {
@@ -309,15 +323,19 @@ mod tests {
             ("inject-error.0.state", "2"),
         ]);
         disk.read_at(&mut [0; 512], 0).unwrap();
+        disk.announce("read_aio");
+        disk.read_at(&mut [0; 512], 0).unwrap();
         disk.flush().unwrap();
+        disk.read_at(&mut [0; 512], 0).unwrap();
+        disk.announce("read_aio");
         assert!(disk.read_at(&mut [0; 512], 0).is_err());
         assert!(disk.write_at(&[0; 512], 0).is_err());
     }
 
     #[test]
-    fn events_inside_of_qemus_drivers_are_refused() {
+    fn steps_that_nobody_takes_are_refused() {
         let mut options = Options::new();
-        options.set("inject-error.0.event", "l2_load");
+        options.set("inject-error.0.event", "reftable_grow");
         let below = Arc::new(MemoryDisk::new(512));
         assert!(FaultDisk::new(below, &options).is_err());
         let groups = parse_config("# c\n[inject-error]\nevent = \"read_aio\"\n").unwrap();

@@ -12,6 +12,7 @@ mod name;
 mod options;
 mod part;
 mod probe;
+mod quorum;
 mod secrets;
 mod settings;
 mod spec;

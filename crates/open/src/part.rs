@@ -232,7 +232,7 @@ pub(crate) struct View {
 impl Disk for View {
     pass_on!(
         |own| own.node.image;
-        size read_at write_at write_zeroes discard flush read_only geometry
+        size read_at write_at write_zeroes discard flush read_only geometry announce
     );
 
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {
@@ -267,7 +267,8 @@ struct Window {
 impl Disk for Window {
     pass_on!(
         |own| own.disk;
-        size read_at write_at write_zeroes discard flush map read_only geometry host_window
+        size read_at write_at write_zeroes discard flush map read_only geometry announce
+        host_window
     );
 }
 

@@ -6,6 +6,7 @@ use disksmith_disk::{Error, Kind, Result};
 use disksmith_formats::{Options, driver};
 use serde_json::Value;
 
+use crate::quorum::CHILDREN_MOST;
 use crate::storage::{self, is_file, is_storage};
 use crate::tree::{self, Tree, subtree, take};
 use crate::{Name, parse_options};
@@ -30,6 +31,8 @@ pub struct StorageSpec {
     pub options: Options,
     /// What it stands on, if it is a filter.
     pub image: Option<Box<ImageSpec>>,
+    /// The copies, if it is made of several.
+    pub children: Vec<FileSpec>,
     given: Tree,
 }
 
@@ -248,6 +251,10 @@ impl FileSpec {
                 let mut fields: Vec<_> =
                     spec.given.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
                 fields.push(("driver".into(), Value::from(spec.driver.as_str())));
+                if !spec.children.is_empty() {
+                    let children = spec.children.iter().map(Self::tree).collect();
+                    fields.push(("children".into(), Value::Array(children)));
+                }
                 if let Some(image) = &spec.image {
                     fields.push((
                         "image".into(),
@@ -270,9 +277,17 @@ impl StorageSpec {
             _ => None,
         };
         let image = image.map(Box::new);
+        let mut children = Vec::new();
+        while children.len() < CHILDREN_MOST {
+            let child = subtree(&mut given, &format!("children.{}.", children.len()));
+            if child.is_empty() {
+                break;
+            }
+            children.push(FileSpec::from_tree(child, shown)?);
+        }
         let options = tree::options(&given);
         storage::check_options(&driver, &options)?;
-        Ok(Self { driver, options, image, given })
+        Ok(Self { driver, options, image, children, given })
     }
 }
 

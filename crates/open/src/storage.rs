@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::StorageSpec;
 use crate::faults::FaultDisk;
+use crate::quorum::QuorumDisk;
 use crate::tree::Tree;
 
 /// What QEMU's null drivers show when no size is given.
@@ -42,6 +43,7 @@ const NBD: &[&str] = &[
     "reconnect-delay",
     "open-timeout",
 ];
+const QUORUM: &[&str] = &["vote-threshold", "blkverify", "rewrite-corrupted", "read-pattern"];
 const NULL: &[&str] = &["size", "latency-ns", "read-zeroes"];
 
 /// Whether the driver is QEMU's for plain files and devices.
@@ -51,7 +53,7 @@ pub(crate) fn is_file(driver: &str) -> bool {
 
 /// Whether storage of that driver can be opened.
 pub(crate) fn is_storage(driver: &str) -> bool {
-    matches!(driver, "null-co" | "null-aio" | "blkdebug" | "nbd")
+    matches!(driver, "null-co" | "null-aio" | "blkdebug" | "nbd" | "quorum")
 }
 
 /// Whether every layer accepts the option.
@@ -64,6 +66,7 @@ pub(crate) fn check_options(driver: &str, options: &Options) -> Result<()> {
     let known: &[&str] = match driver {
         "null-co" | "null-aio" => NULL,
         "nbd" => NBD,
+        "quorum" => QUORUM,
         "blkdebug" => return Ok(()),
         _ => FILE,
     };
@@ -155,13 +158,15 @@ pub(crate) struct Opened {
     pub(crate) export: Option<Arc<NbdDisk>>,
 }
 
-/// Opens storage; `below` is what a filter stands on.
+/// Opens storage; `below` is what a filter stands on, `children` what many copies are.
 pub(crate) fn open(
     spec: &StorageSpec,
     below: Option<Arc<dyn Disk>>,
+    children: Vec<Arc<dyn Disk>>,
     writable: bool,
 ) -> Result<Opened> {
     let disk: Arc<dyn Disk> = match (spec.driver.as_str(), below) {
+        ("quorum", _) => Arc::new(QuorumDisk::new(children, &spec.options)?),
         ("nbd", _) => {
             let context = spec.options.text("x-dirty-bitmap");
             let address = address(&spec.options)?;

@@ -78,6 +78,10 @@ pub(crate) fn one_line(value: &Value) -> String {
                 .collect();
             format!("{{{}}}", fields.join(", "))
         }
+        Value::Array(values) => {
+            let values: Vec<_> = values.iter().map(one_line).collect();
+            format!("[{}]", values.join(", "))
+        }
         other => other.to_string(),
     }
 }

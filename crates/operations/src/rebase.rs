@@ -23,6 +23,9 @@ pub struct RebaseRequest<'a> {
     pub record: Option<&'a Backing>,
     /// Store what must be copied compressed.
     pub compress: bool,
+    /// Store zeroes that the old backing image holds as the data they are, as qemu-img does;
+    /// otherwise they become zero clusters.
+    pub store_zeroes: bool,
 }
 
 /// Copies into the image what the old and the new backing image show differently, makes that
@@ -36,7 +39,11 @@ pub fn rebase(request: &RebaseRequest<'_>, observer: &dyn Observer) -> Result<()
         })?),
         false => None,
     };
-    let unit = image.cluster_size().unwrap_or(1 << 16);
+    let unit = match request.compress {
+        true => image.cluster_size(),
+        false => image.allocation_unit(),
+    };
+    let unit = unit.unwrap_or(1 << 16);
     let shape = Shape::copying(None, unit);
     let mut walk = Walk::new(request, unit, shape.step);
     let meter = Meter::start(observer, image.size());
@@ -69,6 +76,15 @@ pub fn rebase(request: &RebaseRequest<'_>, observer: &dyn Observer) -> Result<()
 pub fn rebase_unsafe(image: &dyn Image, record: Option<&Backing>) -> Result<()> {
     image.change_backing(record.cloned())?;
     image.flush()
+}
+
+impl RebaseRequest<'_> {
+    /// Whether zeroes from there on are stored: past the end of the old backing image there is
+    /// nothing that could be.
+    fn stores_zeroes_at(&self, offset: u64) -> bool {
+        let old = self.image.backing.as_ref();
+        self.store_zeroes && old.is_some_and(|old| offset < old.image.size())
+    }
 }
 
 /// Memory for the two contents of a part.
@@ -311,8 +327,12 @@ impl Part {
             None => false,
             Some(_) => covered == end - at || self.fill_unit(request, (at, end), work)?,
         };
+        let shows_zero = |from: u64, to: u64, work: &Work| match request.stores_zeroes_at(from) {
+            true => false,
+            false => is_zero(&work.old.bytes[range(from, to)]),
+        };
         if whole
-            && !is_zero(&work.old.bytes[range(at, end)])
+            && !shows_zero(at, end, work)
             && let Some(compressor) = compressor
         {
             let start = (at - self.start) as usize;
@@ -327,7 +347,7 @@ impl Part {
             }
         }
         for (from, to) in inside() {
-            let action = match is_zero(&work.old.bytes[range(from, to)]) {
+            let action = match shows_zero(from, to, work) {
                 true => Action::Zero,
                 false => Action::Write,
             };

@@ -130,6 +130,7 @@ fn rebase_keeps_what_the_image_shows() {
             new: new.as_ref(),
             record: record.as_ref(),
             compress: rng.one_in(2),
+            store_zeroes: rng.one_in(2),
         };
         rebase(&request, &Silent).unwrap();
         assert!(content(&*image) == expected, "seed {seed}");

@@ -162,7 +162,13 @@ fn do_rebase(disks: &[Arc<RecordingDisk>], to: Option<String>, compress: bool) {
     let other = node(open(disks[OTHER].clone(), OpenMode::Read).unwrap(), None);
     let record = to.map(|name| Backing { name, format: Some("qcow2".into()) });
     let new = record.is_some().then_some(&other);
-    let request = RebaseRequest { image: &top, new, record: record.as_ref(), compress };
+    let request = RebaseRequest {
+        image: &top,
+        new,
+        record: record.as_ref(),
+        compress,
+        store_zeroes: compress,
+    };
     rebase(&request, &Silent).unwrap();
     close(&top);
 }

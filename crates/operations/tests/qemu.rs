@@ -261,6 +261,7 @@ fn rebase_their_overlay() {
             new: new.as_ref(),
             record: new.as_ref().map(|_| &record),
             compress: rng.one_in(2),
+            store_zeroes: rng.one_in(2),
         };
         rebase(&request, &Silent).unwrap();
         assert!(content(&*top.image) == shown, "seed {seed}");

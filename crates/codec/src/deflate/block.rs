@@ -28,6 +28,8 @@ pub(crate) struct Block<'a> {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) sequences: &'a [Sequence],
+    /// The window holds the literals alone, without the bytes that matches stand for.
+    pub(crate) literals_alone: bool,
 }
 
 /// Writes one block whose symbols occur as often as `counts` says.
@@ -41,7 +43,7 @@ pub(crate) fn write(out: &mut BitWriter, block: Block<'_>, counts: &Counts, last
     let dynamic = header.cost() + lengths.cost(counts) + extra;
     let fixed = FIXED.cost(counts) + extra;
     let stored = stored_cost(out, block.end - block.start);
-    if stored <= dynamic.min(fixed) {
+    if stored <= dynamic.min(fixed) && !block.literals_alone {
         write_stored(out, block.window.slice(block.start, block.end), last);
     } else if fixed <= dynamic {
         out.add(u64::from(last) | 1 << 1, 3);
@@ -239,11 +241,12 @@ fn write_symbols(out: &mut BitWriter, block: Block<'_>, lengths: &Lengths) {
         *slot = packed(code, 0, 0);
     }
 
+    let in_window = if block.literals_alone { 0 } else { !0 };
     let mut at = block.start;
     for sequence in block.sequences {
         let literals = usize::from(sequence.literals);
         write_literals(out, block.window, at, literals, &literal_codes);
-        at = at.wrapping_add(literals).wrapping_add(usize::from(sequence.length));
+        at = at.wrapping_add(literals).wrapping_add(usize::from(sequence.length & in_window));
         let length = sequence.length.wrapping_sub(MATCH_MIN as u16);
         add(out, length_codes[usize::from(length & 0xFF)]);
         let code = usize::from(sequence.distance_code & 31);

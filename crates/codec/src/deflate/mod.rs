@@ -18,6 +18,7 @@ use crate::DeflateWindow;
 use bits::BitWriter;
 use matchfinder::Matchfinder;
 use parse::{Parse, Sequence};
+use split::{Carried, Splitter};
 use window::{WINDOW_SIZE, Window};
 
 /// Makes streams of 1.010 to 1.015 the size that zlib makes at its level 6, at 4.3 times its
@@ -34,6 +35,7 @@ pub(crate) struct Encoder {
     window: Window,
     parser: Box<dyn Parse>,
     sequences: Vec<Sequence>,
+    carried: Carried,
     out: BitWriter,
 }
 
@@ -47,17 +49,20 @@ impl Encoder {
                 DeflateWindow::Kib32 => parser::<FAR, FAR_HEADS>(level),
             },
             sequences: Vec::new(),
+            carried: Carried::new(),
             out: BitWriter::default(),
         }
     }
 
     /// The stream, or nothing if it is not smaller than `cluster`.
     pub(crate) fn compress(&mut self, cluster: &[u8]) -> Option<&[u8]> {
-        let Self { window, parser, sequences, out } = self;
+        let Self { window, parser, sequences, carried, out } = self;
         out.restart(cluster.len());
         parser.restart(cluster.len());
         let reach = parser.reach();
         let mut history = 0;
+        // Bytes at the end of the history that are not compressed yet.
+        let mut left = 0;
         let mut rest = cluster;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(WINDOW_SIZE - history));
@@ -65,7 +70,13 @@ impl Encoder {
             if history > 0 {
                 parser.shift((WINDOW_SIZE - history) as u16);
             }
-            split::parse_and_write(out, window, start, &mut **parser, sequences, later.is_empty());
+            let mut splitter = Splitter {
+                out: &mut *out,
+                window: &*window,
+                sequences: &mut *sequences,
+                carried: &mut *carried,
+            };
+            left = splitter.parse_and_write(start - left, &mut **parser, later.is_empty());
             history = reach;
             rest = later;
         }

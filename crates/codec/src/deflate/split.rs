@@ -4,6 +4,7 @@ use super::bits::BitWriter;
 use super::block::{self, Block};
 use super::counts::Counts;
 use super::parse::{Parse, Sequence};
+use super::tables::MATCH_MAX;
 use super::window::Window;
 
 /// Input is taken in pieces of about this size; a block is one or more of them.
@@ -11,6 +12,12 @@ const PIECE_SIZE: usize = 8 << 10;
 
 /// What a block of its own is reckoned to cost beside its symbols, in bits.
 const HEADER_COST: f32 = 700.0;
+
+/// A piece of so few literals may be carried over into the next window.
+const LIGHT: usize = 1 << 10;
+
+/// Literals that are carried at most, and `LIGHT` more: they fit a window.
+const CARRIED_MOST: usize = 32 << 10;
 
 /// A part of the window that is going to be a block, or the first part of one.
 struct Piece {
@@ -24,41 +31,161 @@ struct Piece {
     entropy: f32,
 }
 
-/// Compresses what `window` holds from `start` on. `last` says that nothing follows.
-pub(crate) fn parse_and_write(
-    out: &mut BitWriter,
-    window: &Window,
-    start: usize,
-    parser: &mut dyn Parse,
-    sequences: &mut Vec<Sequence>,
-    last: bool,
-) {
-    sequences.clear();
-    let mut piece = parse_piece(window, start, parser, sequences);
-    while piece.end < window.end() {
-        let next = parse_piece(window, piece.end, parser, sequences);
-        let counts = piece.counts.merged(&next.counts);
-        let entropy = counts.entropy();
-        if entropy < piece.entropy + next.entropy + HEADER_COST {
-            piece = join(&piece, &next, counts, entropy, sequences);
-        } else {
-            write(out, window, &piece, sequences, false);
-            piece = next;
+/// Takes in one window after the other.
+pub(crate) struct Splitter<'a> {
+    pub(crate) out: &'a mut BitWriter,
+    pub(crate) window: &'a Window,
+    pub(crate) sequences: &'a mut Vec<Sequence>,
+    pub(crate) carried: &'a mut Carried,
+}
+
+impl Splitter<'_> {
+    /// Compresses what the window holds from `start` on. `last` says that nothing follows;
+    /// otherwise a little is left to be compressed with the next window, so that no match ends
+    /// where this one does. Returns how much.
+    pub(crate) fn parse_and_write(
+        &mut self,
+        start: usize,
+        parser: &mut dyn Parse,
+        last: bool,
+    ) -> usize {
+        let left = if last { 0 } else { MATCH_MAX };
+        let limit = self.window.end().saturating_sub(left).max(start);
+        self.sequences.clear();
+        let mut piece = parse_piece(self.window, (start, limit), parser, self.sequences);
+        while piece.end < limit {
+            let next = parse_piece(self.window, (piece.end, limit), parser, self.sequences);
+            let counts = piece.counts.merged(&next.counts);
+            let entropy = counts.entropy();
+            if entropy < piece.entropy + next.entropy + HEADER_COST {
+                piece = join(&piece, &next, counts, entropy, self.sequences);
+            } else {
+                self.settle(&piece, false);
+                piece = next;
+            }
+        }
+        match last {
+            false => self.settle(&piece, true),
+            true => self.end(&piece),
+        }
+        self.window.end() - piece.end
+    }
+
+    /// The piece is a block, unless it goes with what is carried, or may be carried itself.
+    fn settle(&mut self, piece: &Piece, at_end: bool) {
+        if self.goes_with_carried(piece) {
+            return;
+        }
+        self.carried.write(self.out, false);
+        match at_end && piece.literals(self.sequences) <= LIGHT {
+            true => self.carried.append(self.window, piece, self.sequences),
+            false => write(self.out, self.window, piece, self.sequences, false),
         }
     }
-    write(out, window, &piece, sequences, last);
+
+    fn end(&mut self, piece: &Piece) {
+        if self.goes_with_carried(piece) {
+            self.carried.write(self.out, true);
+            return;
+        }
+        self.carried.write(self.out, false);
+        write(self.out, self.window, piece, self.sequences, true);
+    }
+
+    fn goes_with_carried(&mut self, piece: &Piece) -> bool {
+        let fits = self.carried.is_worth_joining(piece)
+            && piece.literals(self.sequences) <= LIGHT
+            && self.carried.literals.len() < CARRIED_MOST;
+        if fits {
+            self.carried.append(self.window, piece, self.sequences);
+        }
+        fits
+    }
+}
+
+/// A block of few literals that windows before have begun: input that repeats itself over
+/// hundreds of KiB is one block, not one for each window.
+pub(crate) struct Carried {
+    literals: Vec<u8>,
+    sequences: Vec<Sequence>,
+    literals_left: usize,
+    counts: Counts,
+    entropy: f32,
+}
+
+impl Carried {
+    pub(crate) fn new() -> Self {
+        Self {
+            literals: Vec::new(),
+            sequences: Vec::new(),
+            literals_left: 0,
+            counts: Counts::new(),
+            entropy: 0.0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sequences.is_empty() && self.literals.is_empty()
+    }
+
+    fn is_worth_joining(&self, piece: &Piece) -> bool {
+        !self.is_empty()
+            && self.counts.merged(&piece.counts).entropy()
+                < self.entropy + piece.entropy + HEADER_COST
+    }
+
+    fn append(&mut self, window: &Window, piece: &Piece, sequences: &[Sequence]) {
+        let mut at = piece.start;
+        for sequence in &sequences[piece.first_sequence..piece.last_sequence] {
+            let literals = usize::from(sequence.literals);
+            self.literals.extend_from_slice(window.slice(at, at + literals));
+            at += literals + usize::from(sequence.length);
+            let literals = sequence.literals + std::mem::take(&mut self.literals_left) as u16;
+            self.sequences.push(Sequence { literals, ..*sequence });
+        }
+        self.literals.extend_from_slice(window.slice(at, piece.end));
+        self.literals_left += piece.end - at;
+        self.counts = self.counts.merged(&piece.counts);
+        self.entropy = self.counts.entropy();
+    }
+
+    /// Writes what there is, and starts anew.
+    fn write(&mut self, out: &mut BitWriter, last: bool) {
+        if self.is_empty() {
+            return;
+        }
+        let mut window = Window::new();
+        window.refill(0, &self.literals);
+        let block = Block {
+            window: &window,
+            start: 0,
+            end: self.literals.len(),
+            sequences: &self.sequences,
+            literals_alone: true,
+        };
+        block::write(out, block, &self.counts, last);
+        *self = Self::new();
+    }
+}
+
+impl Piece {
+    fn literals(&self, sequences: &[Sequence]) -> usize {
+        let sequences = &sequences[self.first_sequence..self.last_sequence];
+        let matched: usize = sequences.iter().map(|sequence| usize::from(sequence.length)).sum();
+        self.end - self.start - matched
+    }
 }
 
 fn parse_piece(
     window: &Window,
-    start: usize,
+    (start, limit): (usize, usize),
     parser: &mut dyn Parse,
     sequences: &mut Vec<Sequence>,
 ) -> Piece {
-    let mut stop = start.saturating_add(PIECE_SIZE).min(window.end());
+    let mut stop = start.saturating_add(PIECE_SIZE).min(limit);
     // A rest that is not worth a piece of its own is taken in.
-    if window.end() - stop < PIECE_SIZE / 2 {
-        stop = window.end();
+    if limit - stop < PIECE_SIZE / 2 {
+        stop = limit;
     }
     let mut counts = Counts::new();
     let first_sequence = sequences.len();
@@ -109,6 +236,7 @@ fn write(out: &mut BitWriter, window: &Window, piece: &Piece, sequences: &[Seque
         start: piece.start,
         end: piece.end,
         sequences: &sequences[piece.first_sequence..piece.last_sequence],
+        literals_alone: false,
     };
     block::write(out, block, &piece.counts, last);
 }

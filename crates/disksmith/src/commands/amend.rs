@@ -1,12 +1,11 @@
 //! `amend`: change options of an existing image.
 
-use disksmith_disk::{Error, Kind};
-use disksmith_formats::{Driver, OpenMode, Options, driver};
+use disksmith_formats::{OpenMode, Options, driver};
 
 use super::Verb;
 use super::common::{Purpose, Source, two_lines};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
-use crate::making::{join_lists, wants_help};
+use crate::making::{amendable, join_lists, wants_help};
 use crate::progress::Telling;
 use crate::render::options;
 
@@ -42,10 +41,7 @@ impl Verb for Amend {
         let help = wants_help(&self.options);
         let given = join_lists(&self.options)?;
         if let Some(format) = self.source.format.as_deref().filter(|_| help) {
-            return match driver(format) {
-                Some(driver) => list(face, driver),
-                None => refuse(format!("Unknown file format '{format}'")),
-            };
+            return list(face, format);
         }
         let Some(name) = &self.image else { return refuse("Expecting one image file name") };
         let purpose = Purpose::new(OpenMode::Write).cached(self.cache.as_deref())?;
@@ -54,7 +50,7 @@ impl Verb for Amend {
             return refuse("the format is not registered");
         };
         if help || driver.amend_options.is_empty() {
-            return list(face, driver);
+            return list(face, driver.name);
         }
         given.check(driver.amend_options).map_err(|error| {
             let mut known = options::create_options(driver);
@@ -93,14 +89,8 @@ impl Amend {
     }
 }
 
-fn list(face: &Face, driver: &Driver) -> Outcome {
-    if driver.amend_options.is_empty() {
-        return Err(Error::new(
-            Kind::Unsupported,
-            format!("Format driver '{}' does not support option amendment", driver.name),
-        )
-        .into());
-    }
+fn list(face: &Face, format: &str) -> Outcome {
+    let driver = amendable(format)?;
     face.print(&format!(
         "Amend options for '{}':\n{}",
         driver.name,

@@ -68,7 +68,7 @@ fn print_text(face: &Face, node: &Node, start: u64, length: u64) -> Result<(), F
             .into());
         }
         if extent.data && !extent.zero {
-            let file = node.chain().nth(extent.depth).map(Node::data_name).unwrap_or_default();
+            let file = node.without_filters().chain().nth(extent.depth).map(Node::data_name).unwrap_or_default();
             text += &format!(
                 "{}{}{}{file}\n",
                 hex(extent.start),

@@ -1,14 +1,14 @@
 //! `measure`: how large an image will become.
 
 use disksmith_disk::{Error, Kind};
-use disksmith_formats::{OpenMode, driver};
+use disksmith_formats::OpenMode;
 use serde_json::{Map, json};
 
 use super::Verb;
 use super::common::{Form, Purpose, Source};
 use super::convert::{SnapshotName, view};
 use crate::face::{DONE, Face, Outcome, refuse};
-use crate::making::{Plan, join_lists, wants_help};
+use crate::making::{Plan, creatable, join_lists, wants_help};
 use crate::measuring::{Measured, measure};
 use crate::render::json::pretty;
 use crate::render::options;
@@ -72,12 +72,7 @@ impl Verb for Measure {
             None => None,
         };
         let format = self.target_format.as_deref().unwrap_or("raw");
-        let Some(driver) = driver(format) else {
-            return refuse(format!("Unknown file format '{format}'"));
-        };
-        if driver.create.is_none() {
-            return refuse(format!("Format driver '{format}' does not support image creation"));
-        }
+        let driver = creatable(format)?;
         if wants_help(&self.options) {
             face.print(&options::create_help(driver, false));
             return Ok(DONE);

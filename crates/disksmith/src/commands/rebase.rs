@@ -115,7 +115,13 @@ impl Rebase {
             return Err(failed(Error::new(Kind::Unsupported, "Operation not supported")).into());
         }
         rebase(
-            &RebaseRequest { image: node, new, record: record.as_ref(), compress: self.compress },
+            &RebaseRequest {
+                image: node,
+                new,
+                record: record.as_ref(),
+                compress: self.compress,
+                store_zeroes: face.drop_in,
+            },
             watch,
         )?;
         Ok(())

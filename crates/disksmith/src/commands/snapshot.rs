@@ -62,7 +62,9 @@ impl Verb for Snapshot {
                 .map_err(|e| two_lines(face, e, "Failed to load snapshot"))
                 .map_err(|e| e.context(format!("Could not apply snapshot '{name}'")))?;
         } else if let Some(name) = &self.delete {
-            delete(image, name).map_err(|e| e.context(format!("Could not delete snapshot '{name}'")))?;
+            delete(image, name)
+                .inspect_err(|error| tell_unfreed(face, error))
+                .map_err(|e| e.context(format!("Could not delete snapshot '{name}'")))?;
         } else {
             self.show(face, image)?;
         }
@@ -118,4 +120,15 @@ fn delete(image: &dyn Image, name: &str) -> Result<(), Error> {
     };
     image.delete_snapshot(&found.id)?;
     image.flush()
+}
+
+/// A snapshot is gone from the list, and its storage could not be given back: qemu-img says the
+/// same of the old list first.
+fn tell_unfreed(face: &Face, error: &Error) {
+    let message = error.to_string();
+    if let Some(cause) = message.strip_prefix("Failed to free the cluster and L1 table: ")
+        && face.drop_in
+    {
+        face.note(&format!("qcow2_free_clusters failed: {cause}\n"));
+    }
 }

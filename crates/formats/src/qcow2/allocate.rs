@@ -31,6 +31,7 @@ fn clusters_of(shape: &Shape, offset: u64, length: u64) -> Range<u64> {
 impl Meta {
     /// Takes up to `most` clusters that lie together: number of the first, how many.
     pub(super) fn allocate(&mut self, most: u64) -> Result<(u64, u64)> {
+        self.storage.announce("cluster_alloc");
         let first = self.first_free()?;
         let mut count = 0;
         while count < most {
@@ -48,6 +49,7 @@ impl Meta {
 
     /// Takes exactly `count` clusters that lie together, for `what`: their host offset.
     pub(super) fn allocate_exact(&mut self, count: u64, what: &str) -> Result<u64> {
+        self.storage.announce("cluster_alloc");
         let mut start = self.first_free()?;
         let mut have = 0;
         while have < count {

@@ -143,6 +143,7 @@ impl Meta {
         put(&mut bytes, 0, &entry.raw.to_be_bytes());
         put(&mut bytes, 8, &entry.bitmap.to_be_bytes());
         let size = self.shape.entry_size() as usize;
+        self.storage.announce("l2_update");
         self.l2.write(&*self.storage, place, bytes.get(..size).unwrap_or_default())
     }
 

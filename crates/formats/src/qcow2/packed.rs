@@ -36,6 +36,7 @@ impl Qcow2 {
         meta.in_flight.push(range);
         drop(meta);
 
+        self.storage.announce("write_compressed");
         let written = self.storage.write_at(packed, place);
         let mut meta = lock(&self.meta);
         let result = written.and_then(|()| {

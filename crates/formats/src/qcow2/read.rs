@@ -81,7 +81,10 @@ impl Qcow2 {
     /// What the backing layer has at `offset`: zero past its end or without one.
     pub(super) fn read_backing(&self, part: &mut [u8], offset: u64) -> Result<()> {
         match self.backing_disk() {
-            Some(backing) => read_padded(&*backing, part, offset),
+            Some(backing) => {
+                self.storage.announce("read_backing_aio");
+                read_padded(&*backing, part, offset)
+            }
             None => {
                 part.fill(0);
                 Ok(())
@@ -91,6 +94,7 @@ impl Qcow2 {
 
     fn read_data(&self, part: &mut [u8], guest: u64, host: u64) -> Result<()> {
         let data = self.data_disk()?;
+        self.storage.announce("read_aio");
         let Some(cipher) = &self.cipher else {
             return read_padded(&*data, part, host);
         };
@@ -111,6 +115,7 @@ impl Qcow2 {
                 continue;
             }
             let mut packed = vec![0; length as usize];
+            self.storage.announce("read_compressed");
             // The last sector may be cut short by the end of the file.
             read_padded(&*self.storage, &mut packed, start)?;
             for piece in tail.iter().take(count) {

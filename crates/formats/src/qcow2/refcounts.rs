@@ -106,6 +106,7 @@ impl Meta {
     /// One reference less to each of `count` clusters, at once. Only for clusters that nothing
     /// in the file refers to any more.
     pub(super) fn release(&mut self, first: u64, count: u64) -> Result<()> {
+        self.storage.announce("cluster_free");
         let mut gone: Option<(u64, u64)> = None;
         for cluster in first..first + count {
             let old = self.refcount(cluster)?;

@@ -10,7 +10,7 @@ use disksmith_disk::{Disk, Result, pass_on};
 pub(super) struct Unflushed(pub(super) Arc<dyn Disk>);
 
 impl Disk for Unflushed {
-    pass_on!(|own| own.0; size read_at write_at write_zeroes discard map set_size geometry);
+    pass_on!(|own| own.0; size read_at write_at write_zeroes discard map set_size geometry announce);
 
     fn flush(&self) -> Result<()> {
         Ok(())

@@ -168,6 +168,7 @@ impl Qcow2 {
         for segment in &plan.segments {
             let from = (segment.guest - offset) as usize;
             let part = data.get(from..from + segment.length as usize).unwrap_or_default();
+            self.storage.announce("write_aio");
             self.write_data(&*disk, part, segment.guest, segment.host)?;
         }
         Ok(())
@@ -199,7 +200,9 @@ impl Qcow2 {
         while done < fill.length {
             let step = (fill.length - done).min(COPY_STEP);
             let part = buffer.get_mut(..step as usize).unwrap_or_default();
+            self.storage.announce("cow_read");
             self.read_whole(part, fill.guest + done)?;
+            self.storage.announce("cow_write");
             self.write_data(&*disk, part, fill.guest + done, fill.host + done)?;
             done += step;
         }

@@ -124,6 +124,7 @@ impl Disk for Raw {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.storage.announce("read_aio");
         let place = self.start() + offset;
         let have = self.storage.size().saturating_sub(place);
         if have >= buffer.len() as u64 {
@@ -140,6 +141,7 @@ impl Disk for Raw {
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check_write(offset, data.len() as u64)?;
         self.check_guard(data, offset)?;
+        self.storage.announce("write_aio");
         self.storage.write_at(data, self.start() + offset)
     }
 

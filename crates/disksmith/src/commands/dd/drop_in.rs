@@ -1,13 +1,13 @@
 //! `dd` as qemu-img has it: `count` counts from the start of the input, the output is made anew.
 
 use disksmith_disk::Disk;
-use disksmith_formats::{OpenMode, Options, driver};
+use disksmith_formats::{OpenMode, Options};
 use disksmith_operations::{DdConv, DdPlan, DdRequest, dd};
 
 use super::Dd;
 use crate::commands::common::{Purpose, Source};
 use crate::face::{DONE, Face, Failure, Outcome, refuse};
-use crate::making::Plan;
+use crate::making::{Plan, creatable, is_driver};
 use crate::numbers::{bounded, size};
 use crate::progress::{Progress, Watch};
 
@@ -46,10 +46,10 @@ pub(super) fn run(verb: &Dd, face: &Face) -> Outcome {
     let purpose = Purpose::new(OpenMode::Read).shared(verb.force_share);
     let node = verb.source.open(face, input, purpose)?;
     let format = verb.output_format.as_deref().unwrap_or("raw");
-    let Some(driver) = driver(format) else { return refuse("Unknown file format") };
-    if driver.create.is_none() {
-        return refuse(format!("Format driver '{format}' does not support image creation"));
+    if !is_driver(format) {
+        return refuse("Unknown file format");
     }
+    let driver = creatable(format)?;
     let extent = DdPlan::new(
         node.image.size(),
         operands.block_size,

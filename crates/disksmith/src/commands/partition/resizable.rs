@@ -10,7 +10,7 @@ pub(super) struct Resizable<'i>(pub(super) &'i dyn Image);
 impl Disk for Resizable<'_> {
     pass_on!(
         |own| own.0;
-        size read_at write_at write_zeroes discard flush map read_only geometry
+        size read_at write_at write_zeroes discard flush map read_only geometry announce
     );
 
     fn set_size(&self, size: u64) -> Result<()> {

@@ -15,6 +15,7 @@ const HOST_MOST: u64 = 1 << 56;
 impl Editor<'_> {
     /// The offset of `bytes` in fresh clusters in a row, each counted once.
     pub(in super::super) fn allocate(&mut self, bytes: u64) -> Result<u64> {
+        self.storage.announce("cluster_alloc");
         let shape = self.roots.shape;
         if self.occupied.is_none() {
             self.check_table()?;
@@ -53,6 +54,7 @@ impl Editor<'_> {
 
     /// Gives back what [`allocate`](Self::allocate) gave, or lowers the count of shared clusters.
     pub(in super::super) fn release(&mut self, offset: u64, bytes: u64) -> Result<()> {
+        self.storage.announce("cluster_free");
         self.change_range(offset, bytes, -1)
     }
 

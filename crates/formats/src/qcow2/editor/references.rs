@@ -54,6 +54,7 @@ impl Editor<'_> {
     /// Writes an L1 table.
     pub(in super::super) fn write_l1(&self, offset: u64, l1: &[u64]) -> Result<()> {
         let bytes: Vec<u8> = l1.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        self.storage.announce("l1_update");
         if bytes.is_empty() { Ok(()) } else { self.storage.write_at(&bytes, offset) }
     }
 
