@@ -32,7 +32,8 @@ impl QuorumDisk {
         }
         let size = first.size();
         if children.iter().any(|child| child.size() != size) {
-            return Err(std::io::Error::from_raw_os_error(EIO).into());
+            let error = Error::from(std::io::Error::from_raw_os_error(EIO));
+            return Err(error.context("Could not refresh total sector count"));
         }
         Ok(Self { children, threshold: threshold as usize, size })
     }

@@ -245,6 +245,8 @@ impl MakeSettings {
 
     fn ext(&self) -> MakeOptions {
         let default = MakeOptions::default();
+        // The kernel mounts no filesystem with blocks smaller than the device's sectors.
+        let least = (self.sector > 1024).then_some(self.sector);
         MakeOptions {
             profile: match self.kind {
                 FilesystemKind::Ext2 => Profile::Ext2,
@@ -252,7 +254,7 @@ impl MakeSettings {
                 _ => Profile::Ext4,
             },
             features: self.features.clone(),
-            block_size: self.block_size,
+            block_size: self.block_size.or(least),
             inodes: self.inodes,
             reserved: self.reserved.unwrap_or(default.reserved),
             label: self.label.clone().into_bytes(),
