@@ -32,8 +32,7 @@ impl QuorumDisk {
         }
         let size = first.size();
         if children.iter().any(|child| child.size() != size) {
-            let error = Error::from(std::io::Error::from_raw_os_error(EIO));
-            return Err(error.context("Could not refresh total sector count"));
+            return Err(Error::from_errno(EIO).context("Could not refresh total sector count"));
         }
         Ok(Self { children, threshold: threshold as usize, size })
     }
@@ -75,7 +74,7 @@ impl Disk for QuorumDisk {
                 buffer.copy_from_slice(&bytes);
                 Ok(())
             }
-            None => Err(std::io::Error::from_raw_os_error(EIO).into()),
+            None => Err(Error::from_errno(EIO)),
         }
     }
 

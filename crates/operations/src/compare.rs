@@ -63,6 +63,8 @@ pub struct CompareError {
     pub stage: CompareStage,
     /// Which image: `false` = a, `true` = b.
     pub second: bool,
+    /// It lies past the end of the shorter image: all before is the same.
+    pub past_common: bool,
     /// The cause.
     pub error: Error,
 }
@@ -128,14 +130,17 @@ pub fn compare(
         order: Order::Any,
     });
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let verdict = match found.map(|(_, outcome)| outcome) {
-        Some(Outcome::Failed(error)) => return Err(error),
-        Some(Outcome::Differs(at)) => Verdict::ContentDiffers(at),
-        Some(Outcome::StatusDiffers(at)) => Verdict::StatusDiffers(at),
-        Some(Outcome::Same(_)) | None => {
+    let verdict = match found {
+        Some((start, Outcome::Failed(error))) => {
+            return Err(CompareError { past_common: start >= common, ..error });
+        }
+        Some((_, Outcome::Differs(at))) => Verdict::ContentDiffers(at),
+        Some((_, Outcome::StatusDiffers(at))) => Verdict::StatusDiffers(at),
+        Some((_, Outcome::Same(_))) | None => {
             result.map_err(|error| CompareError {
                 stage: CompareStage::Data,
                 second: false,
+                past_common: false,
                 error,
             })?;
             meter.finish();
@@ -224,7 +229,8 @@ impl Walk<'_> {
             return None;
         }
         let start = self.at;
-        let boundary = (start + 1).next_multiple_of(self.step).min(self.total);
+        let end = if start < self.common { self.common } else { self.total };
+        let boundary = (start + 1).next_multiple_of(self.step).min(end);
         let mut runs = Vec::new();
         while self.at < boundary {
             let pair = match self.pair() {
@@ -255,7 +261,7 @@ impl Walk<'_> {
         let end = if self.at < self.common { self.common } else { self.total };
         let [a, b] = &mut self.sides;
         let failed =
-            |second, error: Error| CompareError { stage: CompareStage::Map, second, error };
+            |second, error: Error| CompareError { stage: CompareStage::Map, second, past_common: false, error };
         let a = a.extent(self.at, end).map_err(|error| failed(false, error))?;
         let b = b.extent(self.at, end).map_err(|error| failed(true, error))?;
         let status = |e: &ChainExtent| (e.present, e.zero, e.data, e.compressed, e.place.is_some());
@@ -302,6 +308,7 @@ fn read_and_compare(
         read_side(node, side, buffer, start, runs).map_err(|error| CompareError {
             stage: CompareStage::Data,
             second: side == 1,
+            past_common: false,
             error,
         })?;
     }

@@ -59,6 +59,8 @@ pub(crate) struct Compare {
     pub second: String,
 }
 
+const SIZES_DIFFER: &str = "Warning: Image size mismatch!\n";
+
 impl Verb for Compare {
     const NAME: &'static str = "compare";
     const ABOUT: &'static str = "Tell whether two images hold the same";
@@ -97,7 +99,11 @@ impl Compare {
             Ok(comparison) => comparison,
             Err(error) => {
                 watch.finish();
-                return Ok(self.failed(face, &error));
+                let status = self.failed(face, &error);
+                if error.past_common && !json && !self.telling.quiet {
+                    face.print(SIZES_DIFFER);
+                }
+                return Ok(status);
             }
         };
         let (status, text) = match comparison.verdict {
@@ -120,7 +126,7 @@ impl Compare {
             })));
         } else if !self.telling.quiet {
             if comparison.size_mismatch {
-                face.print("Warning: Image size mismatch!\n");
+                face.print(SIZES_DIFFER);
             }
             face.print(&text);
         }
