@@ -260,8 +260,12 @@ impl Walk<'_> {
     fn pair(&mut self) -> Result<(Run, bool), CompareError> {
         let end = if self.at < self.common { self.common } else { self.total };
         let [a, b] = &mut self.sides;
-        let failed =
-            |second, error: Error| CompareError { stage: CompareStage::Map, second, past_common: false, error };
+        let failed = |second, error: Error| CompareError {
+            stage: CompareStage::Map,
+            second,
+            past_common: false,
+            error,
+        };
         let a = a.extent(self.at, end).map_err(|error| failed(false, error))?;
         let b = b.extent(self.at, end).map_err(|error| failed(true, error))?;
         let status = |e: &ChainExtent| (e.present, e.zero, e.data, e.compressed, e.place.is_some());

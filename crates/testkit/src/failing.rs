@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use disksmith_disk::{Disk, Error, Extent, Result, ZeroMode};
 
+const SECTOR: u64 = 512;
+
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
     /// With this error number, nothing done.
     Errno(i32),
-    /// A write stores its first half, then fails with this error number.
+    /// A write stores the sectors of its first half, then fails with this error number.
     Half(i32),
     /// Of flushes alone the n-th fails; as the interface wants it, so does every change after it.
     Flush(i32),
@@ -104,7 +106,12 @@ impl<D: Disk> Disk for FailingDisk<D> {
         let fault = self.change();
         match fault {
             None => self.disk.write_at(data, offset)?,
-            Some(Fault::Half(_)) => self.disk.write_at(&data[..data.len() / 2], offset)?,
+            Some(Fault::Half(_)) => {
+                // A sector is written whole or not at all.
+                let half = offset + data.len() as u64 / 2;
+                let length = (half - half % SECTOR).saturating_sub(offset) as usize;
+                self.disk.write_at(&data[..length], offset)?;
+            }
             Some(_) => {}
         }
         failure(fault)
@@ -154,7 +161,7 @@ mod tests {
         disk.write_at(&[1; 4], 0).unwrap();
         assert_eq!(disk.write_at(&[2; 4], 4).unwrap_err().errno(), Some(5));
         disk.flush().unwrap();
-        assert_eq!(disk.inner().to_bytes(), [1, 1, 1, 1, 2, 2, 0, 0]);
+        assert_eq!(disk.inner().to_bytes(), [1, 1, 1, 1, 0, 0, 0, 0]);
         assert_eq!(injector.met(), 1);
     }
 

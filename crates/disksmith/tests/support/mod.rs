@@ -106,6 +106,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        run("partx", &["--delete", &self.0]);
         run("losetup", &["--detach", &self.0]);
     }
 }
