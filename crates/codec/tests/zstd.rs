@@ -50,6 +50,8 @@ fn size_is_about_that_of_level_3() {
             ours += compress(cluster).map_or(cluster.len(), |stored| stored.len());
             level_3 += frame(cluster).len().min(cluster.len());
         }
+        // One cluster is little: the text is this crate's source, and its share moves by some
+        // tenths of a per cent when that changes.
         assert!(ours * 100 <= level_3 * 105, "{ours} bytes, level 3 {level_3}");
     }
 }
