@@ -102,14 +102,3 @@ fn a_failed_flush_is_told_and_final() {
     println!("{runs} flushes failed");
     assert!(runs > 200, "{runs} flushes failed");
 }
-
-#[test]
-fn a_failed_operation_leaves_old_or_new() {
-    let most = if std::env::var_os("DISKSMITH_LONG").is_some() { u64::MAX } else { 40 };
-    let mut runs = 0;
-    for script in all() {
-        runs += every(&script, Fault::Errno(EIO), most) + every(&script, Fault::Half(EIO), most);
-    }
-    println!("{runs} operations failed");
-    assert!(runs > 1000, "{runs} operations failed");
-}
