@@ -27,14 +27,12 @@ readers! {
 }
 
 /// So many zeroes, of a number that an image gives: memory that is not to be had is an error, not
-/// the end of the program.
+/// the end of the program. What is not touched costs no memory.
 ///
 /// # Errors
 /// `ENOMEM`.
-pub fn zeroed<T: Clone + Default>(count: usize) -> crate::Result<Vec<T>> {
-    let mut list = Vec::new();
-    resize(&mut list, count)?;
-    Ok(list)
+pub fn zeroed<T: zerocopy::FromZeros>(count: usize) -> crate::Result<Vec<T>> {
+    T::new_vec_zeroed(count).map_err(|_| no_memory())
 }
 
 /// Makes a list that long; what is added is zero.
@@ -42,7 +40,7 @@ pub fn zeroed<T: Clone + Default>(count: usize) -> crate::Result<Vec<T>> {
 /// # Errors
 /// `ENOMEM`.
 pub fn resize<T: Clone + Default>(list: &mut Vec<T>, count: usize) -> crate::Result<()> {
-    list.try_reserve_exact(count.saturating_sub(list.len())).map_err(no_memory)?;
+    list.try_reserve_exact(count.saturating_sub(list.len())).map_err(|_| no_memory())?;
     list.resize(count, T::default());
     Ok(())
 }
@@ -52,12 +50,12 @@ pub fn resize<T: Clone + Default>(list: &mut Vec<T>, count: usize) -> crate::Res
 /// # Errors
 /// `ENOMEM`.
 pub fn push<T>(list: &mut Vec<T>, element: T) -> crate::Result<()> {
-    list.try_reserve(1).map_err(no_memory)?;
+    list.try_reserve(1).map_err(|_| no_memory())?;
     list.push(element);
     Ok(())
 }
 
-fn no_memory(_: std::collections::TryReserveError) -> crate::Error {
+fn no_memory() -> crate::Error {
     crate::Error::from_errno(ENOMEM)
 }
 

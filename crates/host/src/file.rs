@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use disksmith_disk::{Context, Disk, Error, Extent, Geometry, Kind, Result, State, ZeroMode};
+use disksmith_disk::{
+    Context, Disk, Error, Extent, FailedFlush, Geometry, Kind, Result, State, ZeroMode,
+};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
@@ -52,9 +54,7 @@ pub struct FileDisk {
     size: AtomicU64,
     /// Held while flushing, so that nobody returns early because another one is at it.
     flushing: Mutex<()>,
-    /// After one failed flush the page cache cannot be trusted: what it lost later reads as
-    /// written. All later flushes and changes fail.
-    flush_failed: AtomicBool,
+    failed_flush: FailedFlush,
     /// Something may have changed since the last flush.
     changed: AtomicBool,
     /// The host said once that it cannot do this; not asked again.
@@ -119,7 +119,7 @@ impl FileDisk {
             block_device,
             size: AtomicU64::new(size),
             flushing: Mutex::default(),
-            flush_failed: AtomicBool::new(false),
+            failed_flush: FailedFlush::default(),
             changed: AtomicBool::new(false),
             no_zero_range: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
@@ -308,19 +308,8 @@ impl FileDisk {
 
     fn check_writable(&self) -> Result<()> {
         match self.options.write {
-            true => self.check_flushed(),
+            true => self.failed_flush.check(),
             false => Err(Error::new(Kind::Refused, "the file is open for reading only")),
-        }
-    }
-
-    fn check_flushed(&self) -> Result<()> {
-        match self.flush_failed.load(Ordering::Acquire) {
-            false => Ok(()),
-            true => Err(Error::new(
-                Kind::Io,
-                "an earlier flush failed; what was written since the one before it may be lost",
-            )
-            .with_hint("close the image, check it, and open it again")),
         }
     }
 
@@ -402,16 +391,13 @@ impl Disk for FileDisk {
             return Ok(());
         }
         let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_flushed()?;
+        self.failed_flush.check()?;
         // Requests tell of their changes before they return, so that what this flush is to cover
         // has been told; what is told from here on is for the next one.
         if !self.changed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        self.file.sync_data().map_err(|error| {
-            self.flush_failed.store(true, Ordering::Release);
-            Error::from(error)
-        })
+        self.failed_flush.note(self.file.sync_data().map_err(Error::from))
     }
 
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {
@@ -475,7 +461,7 @@ impl Disk for FileDisk {
     }
 
     fn host_window(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        if self.direct.is_some() || self.flush_failed.load(Ordering::Acquire) {
+        if self.direct.is_some() || self.failed_flush.is_set() {
             return None;
         }
         // Whoever asks may write by himself.

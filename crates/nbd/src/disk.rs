@@ -1,9 +1,8 @@
 //! An export as a disk.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, State, ZeroMode};
+use disksmith_disk::{Disk, Error, Extent, FailedFlush, Geometry, Kind, Result, State, ZeroMode};
 
 use crate::wire::{self, Command, can};
 use crate::{Address, Client, Export};
@@ -22,8 +21,7 @@ pub struct NbdDisk {
     export: Export,
     writable: bool,
     has_context: bool,
-    /// What the server said it stored may be lost: nothing is changed any more.
-    flush_failed: AtomicBool,
+    failed_flush: FailedFlush,
 }
 
 impl NbdDisk {
@@ -54,7 +52,7 @@ impl NbdDisk {
             export,
             writable,
             has_context,
-            flush_failed: AtomicBool::new(false),
+            failed_flush: FailedFlush::default(),
         })
     }
 
@@ -103,18 +101,8 @@ impl NbdDisk {
 
     fn check_write(&self, offset: u64, length: u64) -> Result<()> {
         match self.writable {
-            true => self.check_flushed().and_then(|()| self.check(offset, length)),
+            true => self.failed_flush.check().and_then(|()| self.check(offset, length)),
             false => Err(Error::new(Kind::Refused, "the export was opened for reading only")),
-        }
-    }
-
-    fn check_flushed(&self) -> Result<()> {
-        match self.flush_failed.load(Ordering::Acquire) {
-            false => Ok(()),
-            true => Err(Error::new(
-                Kind::Io,
-                "an earlier flush failed; what was written since the one before it may be lost",
-            )),
         }
     }
 
@@ -219,10 +207,8 @@ impl Disk for NbdDisk {
         if !self.writable || self.export.flags & can::FLUSH == 0 {
             return Ok(());
         }
-        self.check_flushed()?;
-        let done = self.client().command(Command::Flush, 0, 0, 0, &[]);
-        self.flush_failed.fetch_or(done.is_err(), Ordering::AcqRel);
-        done
+        self.failed_flush.check()?;
+        self.failed_flush.note(self.client().command(Command::Flush, 0, 0, 0, &[]))
     }
 
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {
