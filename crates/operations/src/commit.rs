@@ -8,7 +8,7 @@ use disksmith_open::Node;
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Order, Pipeline};
+use crate::pipeline::{self, Pipeline};
 use crate::plan::{Plan, Source};
 use crate::pool::Shape;
 use crate::rate::RateLimit;
@@ -73,8 +73,7 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
     let rate = Mutex::new(RateLimit::new(request.rate));
     let writeback = request.top.chain().nth(request.base_depth).map(Writeback::new);
     pipeline::run(Pipeline {
-        workers: shape.workers,
-        buffers: (0..shape.buffers).map(|_| Buffer::default()).collect(),
+        shape,
         state: &|| None,
         next: &mut || plan.next(),
         work: &|none, piece, buffer| {
@@ -91,7 +90,6 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
             }
             meter.advance(ready.end - ready.start)
         },
-        order: Order::InTurn,
     })?;
     meter.finish();
     Ok(())

@@ -8,8 +8,8 @@ use disksmith_open::{ChainExtent, Node, chain_map};
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Order, Pipeline};
-use crate::pool::Shape;
+use crate::pipeline::{self, Pipeline};
+use crate::pool::{Order, Shape};
 
 /// Differences are told by the sector they lie in.
 const SECTOR: u64 = 512;
@@ -92,7 +92,9 @@ pub fn compare(
     }
     let common = sizes[0].min(sizes[1]);
     let total = sizes[0].max(sizes[1]);
-    let shape = Shape::copying(None, 1 << 16);
+    // Parts are handed out in order and what was handed out is finished: of several answers the
+    // first part's is the right one.
+    let shape = Shape { order: Order::Any, ..Shape::copying(None, 1 << 16) };
     let mut walk = Walk {
         sides: [Side::new(request.a), Side::new(request.b)],
         strict: request.strict,
@@ -104,8 +106,7 @@ pub fn compare(
     let meter = Meter::start(observer, total);
     let found: Mutex<Option<(u64, Outcome)>> = Mutex::new(None);
     let result = pipeline::run(Pipeline {
-        workers: shape.workers,
-        buffers: (0..shape.buffers).map(|_| Default::default()).collect(),
+        shape,
         state: &|| (),
         next: &mut || {
             check_cancelled(observer)?;
@@ -125,9 +126,6 @@ pub fn compare(
                 Err(Error::new(Kind::Cancelled, "the answer is known"))
             }
         },
-        // Parts are handed out in order and what was handed out is finished: of several answers
-        // the first part's is the right one.
-        order: Order::Any,
     });
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let verdict = match found {

@@ -9,9 +9,9 @@ use disksmith_formats::{Compression, Image};
 use disksmith_open::Node;
 
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Order, Pipeline};
+use crate::pipeline::{self, Pipeline};
 use crate::plan::{Plan, Source};
-use crate::pool::{self, Shape};
+use crate::pool::{self, Order, Shape};
 use crate::rate::RateLimit;
 use crate::transfer::{Action, Buffer, Ready, Step, Transfer, tell};
 use crate::writeback::Writeback;
@@ -159,8 +159,7 @@ pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<
         writeback: Writeback::new(request.target),
     };
     pipeline::run(Pipeline {
-        workers: shape.workers,
-        buffers: (0..shape.buffers).map(|_| Buffer::default()).collect(),
+        shape,
         state: &|| compression.map(|compression| compressor(request, compression)),
         next: &mut || plan.next(),
         work: &|compressor, piece, buffer| {
@@ -168,7 +167,6 @@ pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<
             transfer.prepare(compressor, &piece, buffer)
         },
         place: &|ready, buffer| placer.place(&ready, buffer),
-        order: order(request),
     })?;
     if let (true, [source]) = (request.bitmaps, request.sources) {
         let skip = request.skip_broken_bitmaps;
@@ -216,22 +214,18 @@ fn unit(request: &ConvertRequest<'_>, compression: Option<Compression>) -> u64 {
 }
 
 fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
-    match (request.threads, request.compress) {
+    let shape = match (request.threads, request.compress) {
         (threads, true) => Shape::new(threads.unwrap_or_else(pool::threads), unit),
         (threads, false) => Shape::copying(threads, unit),
-    }
-}
-
-fn order(request: &ConvertRequest<'_>) -> Order {
+    };
     // Past the page cache several writes at once keep the device busy; into it they only wait for
     // each other. Warnings come in order.
     let direct = request.target.file.as_ref().is_some_and(|file| file.is_direct());
     let free = direct && request.target.image.format() == "raw" && !request.salvage;
     match request.writes {
-        WriteOrder::AsTheyCome => Order::Any,
-        WriteOrder::WhereAlike if free => Order::Any,
-        _ if request.compress => Order::Handed,
-        _ => Order::InTurn,
+        WriteOrder::AsTheyCome => Shape { order: Order::Any, ..shape },
+        WriteOrder::WhereAlike if free => Shape { order: Order::Any, ..shape },
+        WriteOrder::WhereAlike | WriteOrder::InOrder => shape,
     }
 }
 

@@ -10,10 +10,10 @@ use disksmith_open::Node;
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Order, Pipeline};
+use crate::pipeline::{self, Pipeline};
 use crate::plan::{Plan, Source};
 use crate::pool::Shape;
-use crate::transfer::{Action, Buffer, Transfer};
+use crate::transfer::{Action, Transfer};
 
 /// Which bytes `dd` copies, worked out from blocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -260,8 +260,7 @@ fn copy(
     plan.salvage = conv.noerror.then_some(observer);
     let meter = Meter::start(observer, length);
     pipeline::run(Pipeline {
-        workers: shape.workers,
-        buffers: (0..shape.buffers).map(|_| Buffer::default()).collect(),
+        shape,
         state: &|| None,
         next: &mut || plan.next(),
         work: &|none, piece, buffer| {
@@ -282,7 +281,6 @@ fn copy(
             }
             meter.advance(ready.end - ready.start)
         },
-        order: Order::InTurn,
     })?;
     meter.finish();
     Ok(())

@@ -5,46 +5,34 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use disksmith_disk::Result;
 
+use crate::pool::{Order, Shape};
+
 /// The parts of a pipeline. `B` is a piece's buffer; how many there are bounds the memory and
 /// how far workers run ahead of placing.
 pub(crate) struct Pipeline<'a, S, B, P, R> {
-    /// Worker threads, at least one.
-    pub(crate) workers: usize,
-    /// Buffers, at least as many as workers.
-    pub(crate) buffers: Vec<B>,
+    pub(crate) shape: Shape,
     /// Makes what a worker keeps between pieces.
     pub(crate) state: &'a (dyn Fn() -> S + Sync),
     /// The next piece; `None` at the end. Called by one thread at a time.
     pub(crate) next: &'a mut (dyn FnMut() -> Result<Option<P>> + Send),
     /// Reads and transforms a piece; several at once.
     pub(crate) work: &'a (dyn Fn(&mut S, P, &mut B) -> Result<R> + Sync),
-    /// Takes the result, as `order` says.
-    pub(crate) place: &'a (dyn Fn(R, &mut B) -> Result<()> + Sync),
-    pub(crate) order: Order,
+    /// Takes the result, when the shape's order says.
+    pub(crate) place: Place<'a, R, B>,
 }
 
-/// Who places when.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Order {
-    /// One at a time, in the order of the pieces; a worker whose piece is not next leaves it to
-    /// the one that is placing and goes on. For work that takes longer than placing.
-    Handed,
-    /// One at a time, in the order of the pieces; each worker waits for its turn and places
-    /// its own piece, while that is still in its processor's cache. For plain copies.
-    InTurn,
-    /// As they come, several at once.
-    Any,
-}
+type Place<'a, R, B> = &'a (dyn Fn(R, &mut B) -> Result<()> + Sync);
 
 /// Runs until all pieces are placed or one failed. Of several failures the one of the first
 /// piece is told, and nothing behind it is placed (unless in [`Order::Any`]).
-pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, R>) -> Result<()> {
-    let Pipeline { workers, buffers, state, next, work, place, order } = pipeline;
-    let enough = buffers.len().div_ceil(2);
+pub(crate) fn run<S, B: Default + Send, P: Send, R: Send>(
+    pipeline: Pipeline<'_, S, B, P, R>,
+) -> Result<()> {
+    let Pipeline { shape, state, next, work, place } = pipeline;
     let source = Mutex::new(Source { next, index: 0, ended: false });
     let shared = Shared {
         line: Mutex::new(Line {
-            buffers,
+            buffers: (0..shape.buffers).map(|_| B::default()).collect(),
             finished: BTreeMap::new(),
             turn: 0,
             placing: false,
@@ -52,12 +40,12 @@ pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, 
             stopped: false,
             failure: None,
         }),
-        enough,
+        enough: shape.buffers.div_ceil(2),
         buffers_freed: Condvar::new(),
         turn_changed: Condvar::new(),
     };
     std::thread::scope(|scope| {
-        for _ in 0..workers.max(1) {
+        for _ in 0..shape.workers.max(1) {
             scope.spawn(|| {
                 let _guard = StopOnPanic(&shared);
                 let mut state = state();
@@ -67,7 +55,7 @@ pub(crate) fn run<S, B: Send, P: Send, R: Send>(pipeline: Pipeline<'_, S, B, P, 
                         break;
                     };
                     let result = piece.and_then(|piece| work(&mut state, piece, &mut buffer));
-                    match order {
+                    match shape.order {
                         Order::Handed => shared.finish(index, result, buffer, place),
                         Order::InTurn => shared.place_in_turn(index, result, buffer, place),
                         Order::Any => {
@@ -166,13 +154,7 @@ impl<B, R> Shared<B, R> {
     }
 
     /// Waits until all pieces before this one are placed, then places it.
-    fn place_in_turn(
-        &self,
-        index: u64,
-        result: Result<R>,
-        buffer: B,
-        place: &(dyn Fn(R, &mut B) -> Result<()> + Sync),
-    ) {
+    fn place_in_turn(&self, index: u64, result: Result<R>, buffer: B, place: Place<'_, R, B>) {
         let mut line = lock(&self.line);
         while line.turn != index && !line.stopped {
             line = self.turn_changed.wait(line).unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +173,7 @@ impl<B, R> Shared<B, R> {
         &self,
         result: Result<R>,
         mut buffer: B,
-        place: &(dyn Fn(R, &mut B) -> Result<()> + Sync),
+        place: Place<'_, R, B>,
     ) -> MutexGuard<'_, Line<B, R>> {
         let placed = result.and_then(|result| place(result, &mut buffer));
         let mut line = lock(&self.line);
@@ -205,13 +187,7 @@ impl<B, R> Shared<B, R> {
     }
 
     /// Hands in a result. If nobody is placing, this thread places all whose turn it is.
-    fn finish(
-        &self,
-        index: u64,
-        result: Result<R>,
-        buffer: B,
-        place: &(dyn Fn(R, &mut B) -> Result<()> + Sync),
-    ) {
+    fn finish(&self, index: u64, result: Result<R>, buffer: B, place: Place<'_, R, B>) {
         let mut line = lock(&self.line);
         line.finished.insert(index, (result, buffer));
         if line.placing {

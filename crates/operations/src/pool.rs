@@ -1,4 +1,4 @@
-//! How many threads and how large buffers an operation takes.
+//! How many threads and how large buffers an operation takes, and who writes when.
 
 /// Memory for the buffers of one pipeline, all together.
 const MEMORY: u64 = 32 << 20;
@@ -11,17 +11,33 @@ const SMALLEST_STEP: u64 = 128 << 10;
 /// Most worker threads.
 pub(crate) const MAX_WORKERS: usize = 64;
 
+/// Who places when.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    /// One at a time, in the order of the pieces; a worker whose piece is not next leaves it to
+    /// the one that is placing and goes on. For work that takes longer than placing.
+    Handed,
+    /// One at a time, in the order of the pieces; each worker waits for its turn and places
+    /// its own piece, while that is still in its processor's cache. For plain copies.
+    InTurn,
+    /// As they come, several at once.
+    Any,
+}
+
 /// The shape of a pipeline.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Shape {
+    /// Threads, at least one.
     pub(crate) workers: usize,
+    /// At least as many as workers.
     pub(crate) buffers: usize,
     /// Bytes per piece.
     pub(crate) step: u64,
+    pub(crate) order: Order,
 }
 
 impl Shape {
-    /// For pieces of whole `unit`s (a power of two) and so many threads. Buffers are twice as
+    /// For work that takes longer than placing, in pieces of whole `unit`s (a power of two) and so many threads. Buffers are twice as
     /// many as threads and some more, so that the threads need not wait for each other at every
     /// piece.
     pub(crate) fn new(workers: usize, unit: u64) -> Self {
@@ -30,7 +46,7 @@ impl Shape {
         let buffers = (2 * workers + 12).min(most.max(workers + 2));
         let share = MEMORY / buffers as u64;
         let step = (1 << share.max(1).ilog2()).clamp(SMALLEST_STEP, LARGEST_STEP).max(unit);
-        Self { workers, buffers, step }
+        Self { workers, buffers, step, order: Order::Handed }
     }
 
     /// For work that mostly waits for the kernel: a thread for each core, so that one reads while
@@ -40,7 +56,7 @@ impl Shape {
         let step = COPY_STEP.max(unit);
         let most = usize::try_from(MEMORY / step).unwrap_or(MAX_WORKERS);
         let workers = workers.clamp(1, most.clamp(2, MAX_WORKERS));
-        Self { workers, buffers: workers, step }
+        Self { workers, buffers: workers, step, order: Order::InTurn }
     }
 }
 

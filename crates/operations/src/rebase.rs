@@ -8,8 +8,8 @@ use disksmith_open::{ChainExtent, Node, chain_map};
 
 use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
-use crate::pipeline::{self, Order, Pipeline};
-use crate::pool::Shape;
+use crate::pipeline::{self, Pipeline};
+use crate::pool::{self, Shape};
 use crate::transfer::{Action, Buffer, Step};
 
 /// What to put onto what.
@@ -44,12 +44,14 @@ pub fn rebase(request: &RebaseRequest<'_>, observer: &dyn Observer) -> Result<()
         false => image.allocation_unit(),
     };
     let unit = unit.unwrap_or(1 << 16);
-    let shape = Shape::copying(None, unit);
+    let shape = match compression {
+        Some(_) => Shape::new(pool::threads(), unit),
+        None => Shape::copying(None, unit),
+    };
     let mut walk = Walk::new(request, unit, shape.step);
     let meter = Meter::start(observer, image.size());
     pipeline::run(Pipeline {
-        workers: shape.workers,
-        buffers: (0..shape.buffers).map(|_| Work::default()).collect(),
+        shape,
         state: &|| compression.map(|c| Compressor::new(c.algorithm, Options::default())),
         next: &mut || {
             check_cancelled(observer)?;
@@ -60,7 +62,6 @@ pub fn rebase(request: &RebaseRequest<'_>, observer: &dyn Observer) -> Result<()
             place(image, &part, &steps, &work.old)?;
             meter.advance(part.end - part.start)
         },
-        order: Order::Handed,
     })?;
     image.flush()?;
     image.change_backing(request.record.cloned())?;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use disksmith_disk::{Context, Disk, Error, Kind, Result, State, is_zero};
+use disksmith_disk::{Context, Disk, Error, Kind, PageBuffer, Result, State, is_zero};
 
 use super::Reader;
 use super::reader::{Hashed, hash};
@@ -73,7 +73,7 @@ pub fn holds_beginning(reader: &Reader, target: &dyn Disk, done: u64) -> Result<
 }
 
 fn one(target: &dyn Disk, hashed: &Hashed) -> Result<()> {
-    let mut bytes = vec![0; usize::try_from(hashed.length).unwrap_or(0)];
+    let mut bytes = PageBuffer::zeroed(usize::try_from(hashed.length).unwrap_or(0));
     target.read_at(&mut bytes, hashed.offset).context("Could not read the copy back")?;
     match hash(&bytes) == hashed.hash {
         true => Ok(()),
@@ -88,10 +88,10 @@ fn both(reader: &Reader, target: &dyn Disk, end: u64, meter: &Meter<'_>) -> Resu
         let run = reader.map(at, (end - at).min(BUFFER))?;
         if run.state == State::Data {
             let length = usize::try_from(run.length).unwrap_or(0);
-            let (mut source, mut copy) = (vec![0; length], vec![0; length]);
+            let (mut source, mut copy) = (PageBuffer::zeroed(length), PageBuffer::zeroed(length));
             reader.read_at(&mut source, at)?;
             target.read_at(&mut copy, at).context("Could not read the copy back")?;
-            if source != copy {
+            if source[..] != copy[..] {
                 return Err(differs(at, run.length));
             }
         }
