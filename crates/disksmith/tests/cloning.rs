@@ -39,7 +39,8 @@ fn begun(state: &Path, arguments: &[&str], least: u64) -> Child {
         }
         said.push(line);
     }
-    panic!("it ended before {least} bytes: {said:?}");
+    let ended = child.wait().unwrap();
+    panic!("it ended before {least} bytes, {ended}: {said:?}");
 }
 
 fn signal(child: &Child, name: &str) {

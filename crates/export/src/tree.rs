@@ -163,10 +163,10 @@ impl TreeMount {
         &self,
         directory: INodeNo,
         cookie: u64,
-        mut add: impl FnMut(&Entry) -> bool,
+        add: impl FnMut(&Entry) -> bool,
     ) -> Result<(), Error> {
         let entries = self.batch(self.inode(directory), cookie)?;
-        let _ = entries.iter().any(|entry| add(entry));
+        let _ = entries.iter().any(add);
         Ok(())
     }
 

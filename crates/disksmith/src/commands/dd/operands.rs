@@ -165,9 +165,7 @@ impl Operands {
             status,
         })
     }
-}
 
-impl Operands {
     /// How many zeroes follow what was read: blocks are always read whole, so that only the last
     /// one can be short.
     pub(super) fn padding(&self, read: u64) -> u64 {
