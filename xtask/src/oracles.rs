@@ -69,12 +69,26 @@ pub(crate) fn ensure(tools: &[(&str, &str)]) -> Outcome {
         Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args(["install", "-y", "-q", "--no-install-recommends"])
-            .args(&missing),
+            .args(missing.iter().map(|package| like_the_other_qemu(package))),
     )?;
     match missing_packages(tools) {
         still if still.is_empty() => Ok(()),
         still => Err(format!("still missing after the installation: {}", still.join(" "))),
     }
+}
+
+/// QEMU's packages are asked for in the version of the one that is there: another one would
+/// replace it, and with it the qemu-img that everything is compared with.
+fn like_the_other_qemu(package: &str) -> String {
+    let version = package.starts_with("qemu-").then(|| installed_version("qemu-utils")).flatten();
+    version.map_or_else(|| package.to_string(), |version| format!("{package}={version}"))
+}
+
+fn installed_version(package: &str) -> Option<String> {
+    let query = ["-W", "-f", "${db:Status-Status} ${Version}", package];
+    let output = Command::new("dpkg-query").args(query).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.strip_prefix("installed ").map(str::to_string)
 }
 
 fn missing_packages<'p>(tools: &[(&str, &'p str)]) -> Vec<&'p str> {

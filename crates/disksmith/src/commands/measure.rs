@@ -47,9 +47,10 @@ impl Verb for Measure {
     fn run(self, face: &Face) -> Outcome {
         let json = self.form.is_json()?;
         let size = self.size.as_deref().map(|text| crate::numbers::size(face, "image size", text)).transpose()?;
+        let snapshot = self.snapshot.as_deref().map(|text| SnapshotName::parse(face, text)).transpose()?;
         let lists = join_lists(&self.options)?;
         if self.image.is_none()
-            && (self.source.image_opts || self.source.format.is_some() || self.snapshot.is_some())
+            && (self.source.image_opts || self.source.format.is_some() || snapshot.is_some())
         {
             return refuse("--image-opts, -f, and -l require a filename argument.");
         }
@@ -64,8 +65,8 @@ impl Verb for Measure {
             Some(name) => {
                 let purpose = Purpose::new(OpenMode::Read).shared(self.force_share);
                 let node = self.source.open(face, name, purpose)?;
-                Some(match &self.snapshot {
-                    Some(snapshot) => view(node, &SnapshotName::parse(face, snapshot)?)?,
+                Some(match &snapshot {
+                    Some(snapshot) => view(node, snapshot)?,
                     None => node,
                 })
             }
