@@ -93,6 +93,16 @@ pub trait Image: Disk {
         Err(unsupported("Image format driver does not support resize"))
     }
 
+    /// Writes as [`Disk::write_at`] does, and calls `placed` once it is settled where the bytes
+    /// go, before they are written where the format can tell by then. Writers whose order shall
+    /// decide the layout let the next one begin at that moment. A write that fails may not have
+    /// called it.
+    fn write_in_turn(&self, data: &[u8], offset: u64, placed: &mut dyn FnMut()) -> Result<()> {
+        self.write_at(data, offset)?;
+        placed();
+        Ok(())
+    }
+
     /// Whether clusters of this format can be stored compressed, and how.
     fn compression(&self) -> Option<Compression> {
         None

@@ -80,8 +80,8 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
             check_cancelled(observer)?;
             transfer.prepare(none, &piece, buffer)
         },
-        place: &|ready, buffer| {
-            let written = place(request.base, &ready, buffer)?;
+        place: &|ready, buffer, pass| {
+            let written = place(request.base, &ready, buffer, pass)?;
             if let Some(rate) = &mut *rate.lock().unwrap_or_else(PoisonError::into_inner) {
                 rate.spend(written);
             }
@@ -96,15 +96,25 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
 }
 
 /// Carries a piece's steps out; answers how many bytes were written.
-fn place(base: &dyn Image, ready: &Ready, buffer: &Buffer) -> Result<u64> {
+fn place(
+    base: &dyn Image,
+    ready: &Ready,
+    buffer: &Buffer,
+    pass: &mut dyn FnMut(),
+) -> Result<u64> {
     let mut written = 0;
-    for step in &ready.steps {
+    let last = ready.steps.len().saturating_sub(1);
+    for (index, step) in ready.steps.iter().enumerate() {
         let from = (step.at - ready.start) as usize;
+        let bytes = || &buffer.bytes[from..from + step.length as usize];
         match step.action {
             Action::Zero => base.write_zeroes(step.at, step.length, ZeroMode::Unmap),
             Action::Write => {
                 written += step.length;
-                base.write_at(&buffer.bytes[from..from + step.length as usize], step.at)
+                match index == last {
+                    true => base.write_in_turn(bytes(), step.at, pass),
+                    false => base.write_at(bytes(), step.at),
+                }
             }
             _ => continue,
         }

@@ -116,7 +116,7 @@ pub fn compare(
         work: &|(), (start, part): (u64, Part), buffers| {
             Ok((start, part.compare(request, buffers)))
         },
-        place: &|(start, outcome), _| match outcome {
+        place: &|(start, outcome), _, _| match outcome {
             Outcome::Same(length) => meter.advance(length),
             other => {
                 let mut first = found.lock().unwrap_or_else(PoisonError::into_inner);

@@ -166,7 +166,7 @@ pub fn convert(request: &ConvertRequest<'_>, observer: &dyn Observer) -> Result<
             check_cancelled(observer)?;
             transfer.prepare(compressor, &piece, buffer)
         },
-        place: &|ready, buffer| placer.place(&ready, buffer),
+        place: &|ready, buffer, pass| placer.place(&ready, buffer, pass),
     })?;
     if let (true, [source]) = (request.bitmaps, request.sources) {
         let skip = request.skip_broken_bitmaps;
@@ -218,10 +218,8 @@ fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
         (threads, true) => Shape::new(threads.unwrap_or_else(pool::threads), unit),
         (threads, false) => Shape::copying(threads, unit),
     };
-    // Past the page cache several writes at once keep the device busy; into it they only wait for
-    // each other. Warnings come in order.
-    let direct = request.target.file.as_ref().is_some_and(|file| file.is_direct());
-    let free = direct && request.target.image.format() == "raw" && !request.salvage;
+    // A plain window on a file allocates nothing. Warnings come in order.
+    let free = request.target.image.host_window().is_some() && !request.salvage;
     match request.writes {
         WriteOrder::AsTheyCome => Shape { order: Order::Any, ..shape },
         WriteOrder::WhereAlike if free => Shape { order: Order::Any, ..shape },
@@ -269,10 +267,15 @@ struct Placer<'a> {
 }
 
 impl Placer<'_> {
-    fn place(&self, ready: &Ready, buffer: &mut Buffer) -> Result<()> {
+    /// The next piece may be placed beside this one as soon as it is settled where the last of
+    /// this goes, unless all before a piece shall be there when it is told of.
+    fn place(&self, ready: &Ready, buffer: &mut Buffer, pass: &mut dyn FnMut()) -> Result<()> {
         tell(ready, self.observer);
-        for step in &ready.steps {
-            self.step(ready, step, buffer).map_err(|error| match error.kind() {
+        let early = self.request.writes != WriteOrder::InOrder;
+        let last = ready.steps.iter().rposition(|step| self.acts(step)).filter(|_| early);
+        for (index, step) in ready.steps.iter().enumerate() {
+            let pass: &mut dyn FnMut() = if last == Some(index) { pass } else { &mut || {} };
+            self.step(ready, step, buffer, pass).map_err(|error| match error.kind() {
                 Kind::Cancelled => error,
                 _ => error.context(format!("error while writing at byte {}", step.at)),
             })?;
@@ -280,16 +283,32 @@ impl Placer<'_> {
         self.meter.advance(ready.end - ready.start)
     }
 
-    fn step(&self, ready: &Ready, step: &Step, buffer: &mut Buffer) -> Result<()> {
+    fn acts(&self, step: &Step) -> bool {
+        match step.action {
+            Action::Keep => false,
+            Action::Zero => !self.request.target_is_zero,
+            _ => true,
+        }
+    }
+
+    fn step(
+        &self,
+        ready: &Ready,
+        step: &Step,
+        buffer: &mut Buffer,
+        pass: &mut dyn FnMut(),
+    ) -> Result<()> {
+        if !self.acts(step) {
+            return Ok(());
+        }
         let range = || {
             let from = (step.at - ready.start) as usize;
             from..from + step.length as usize
         };
         match &step.action {
-            Action::Keep => return Ok(()),
-            Action::Zero if self.request.target_is_zero => return Ok(()),
+            Action::Keep => {}
             Action::Zero => self.target.write_zeroes(step.at, step.length, ZeroMode::Unmap)?,
-            Action::Write => self.target.write_at(&buffer.bytes[range()], step.at)?,
+            Action::Write => self.target.write_in_turn(&buffer.bytes[range()], step.at, pass)?,
             Action::Packed(packed) => {
                 self.target.write_packed(step.at, &buffer.packed[packed.clone()])?;
             }

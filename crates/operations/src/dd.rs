@@ -267,7 +267,7 @@ fn copy(
             check_cancelled(observer)?;
             transfer.prepare(none, &piece, buffer)
         },
-        place: &|ready, buffer| {
+        place: &|ready, buffer, _| {
             ready.warnings.iter().for_each(|text| observer.warning(text));
             for step in &ready.steps {
                 let at = (step.at - ready.start) as usize;

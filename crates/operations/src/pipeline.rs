@@ -17,14 +17,15 @@ pub(crate) struct Pipeline<'a, S, B, P, R> {
     pub(crate) next: &'a mut (dyn FnMut() -> Result<Option<P>> + Send),
     /// Reads and transforms a piece; several at once.
     pub(crate) work: &'a (dyn Fn(&mut S, P, &mut B) -> Result<R> + Sync),
-    /// Takes the result, when the shape's order says.
+    /// Takes the result, when the shape's order says. In [`Order::InTurn`] it may call its last
+    /// argument to let the next piece be placed beside what it still has to do.
     pub(crate) place: Place<'a, R, B>,
 }
 
-type Place<'a, R, B> = &'a (dyn Fn(R, &mut B) -> Result<()> + Sync);
+type Place<'a, R, B> = &'a (dyn Fn(R, &mut B, &mut dyn FnMut()) -> Result<()> + Sync);
 
 /// Runs until all pieces are placed or one failed. Of several failures the one of the first
-/// piece is told, and nothing behind it is placed (unless in [`Order::Any`]).
+/// piece is told, and nothing behind it is placed (unless in [`Order::Any`], or let in early).
 pub(crate) fn run<S, B: Default + Send, P: Send, R: Send>(
     pipeline: Pipeline<'_, S, B, P, R>,
 ) -> Result<()> {
@@ -59,8 +60,9 @@ pub(crate) fn run<S, B: Default + Send, P: Send, R: Send>(
                         Order::Handed => shared.finish(index, result, buffer, place),
                         Order::InTurn => shared.place_in_turn(index, result, buffer, place),
                         Order::Any => {
-                            let placed = result.and_then(|result| place(result, &mut buffer));
-                            shared.done(placed, buffer);
+                            let placed =
+                                result.and_then(|result| place(result, &mut buffer, &mut || {}));
+                            shared.done(index, placed, buffer);
                         }
                     }
                 }
@@ -68,7 +70,7 @@ pub(crate) fn run<S, B: Default + Send, P: Send, R: Send>(
         }
     });
     match lock(&shared.line).failure.take() {
-        Some(error) => Err(error),
+        Some((_, error)) => Err(error),
         None => Ok(()),
     }
 }
@@ -110,7 +112,19 @@ struct Line<B, R> {
     /// Workers that wait for a buffer and were not woken yet.
     sleepers: usize,
     stopped: bool,
-    failure: Option<disksmith_disk::Error>,
+    /// With the number of its piece.
+    failure: Option<(u64, disksmith_disk::Error)>,
+}
+
+impl<B, R> Line<B, R> {
+    /// Stops all. The failure of the earliest piece is the one that is told: pieces are taken in
+    /// order, so those before a failed one are at work already and come to their end.
+    fn fail(&mut self, index: u64, error: disksmith_disk::Error) {
+        self.stopped = true;
+        if self.failure.as_ref().is_none_or(|(first, _)| index < *first) {
+            self.failure = Some((index, error));
+        }
+    }
 }
 
 impl<B, R> Shared<B, R> {
@@ -143,18 +157,17 @@ impl<B, R> Shared<B, R> {
         }
     }
 
-    fn done(&self, placed: Result<()>, buffer: B) {
+    fn done(&self, index: u64, placed: Result<()>, buffer: B) {
         let mut line = lock(&self.line);
         if let Err(error) = placed {
-            line.failure.get_or_insert(error);
-            line.stopped = true;
+            line.fail(index, error);
         }
-        drop(line);
-        self.give_back(buffer);
+        self.put(&mut line, buffer);
     }
 
-    /// Waits until all pieces before this one are placed, then places it.
-    fn place_in_turn(&self, index: u64, result: Result<R>, buffer: B, place: Place<'_, R, B>) {
+    /// Waits until all pieces before this one are placed or have passed the turn on, then places
+    /// it.
+    fn place_in_turn(&self, index: u64, result: Result<R>, mut buffer: B, place: Place<'_, R, B>) {
         let mut line = lock(&self.line);
         while line.turn != index && !line.stopped {
             line = self.turn_changed.wait(line).unwrap_or_else(PoisonError::into_inner);
@@ -164,24 +177,32 @@ impl<B, R> Shared<B, R> {
             return;
         }
         drop(line);
-        drop(self.place_next(result, buffer, place));
-        self.turn_changed.notify_all();
+        let mut passed = false;
+        let mut pass = || {
+            if !std::mem::replace(&mut passed, true) {
+                lock(&self.line).turn = index + 1;
+                self.turn_changed.notify_all();
+            }
+        };
+        let placed = result.and_then(|result| place(result, &mut buffer, &mut pass));
+        self.done(index, placed, buffer);
+        pass();
     }
 
-    /// Places the piece whose turn it is.
+    /// Places the piece whose turn it is, alone.
     fn place_next(
         &self,
         result: Result<R>,
         mut buffer: B,
         place: Place<'_, R, B>,
     ) -> MutexGuard<'_, Line<B, R>> {
-        let placed = result.and_then(|result| place(result, &mut buffer));
+        let placed = result.and_then(|result| place(result, &mut buffer, &mut || {}));
         let mut line = lock(&self.line);
-        line.turn += 1;
         if let Err(error) = placed {
-            line.failure = Some(error);
-            line.stopped = true;
+            let turn = line.turn;
+            line.fail(turn, error);
         }
+        line.turn += 1;
         self.put(&mut line, buffer);
         line
     }

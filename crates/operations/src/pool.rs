@@ -17,8 +17,9 @@ pub(crate) enum Order {
     /// One at a time, in the order of the pieces; a worker whose piece is not next leaves it to
     /// the one that is placing and goes on. For work that takes longer than placing.
     Handed,
-    /// One at a time, in the order of the pieces; each worker waits for its turn and places
-    /// its own piece, while that is still in its processor's cache. For plain copies.
+    /// In the order of the pieces; each worker waits for its turn and places its own piece, while
+    /// that is still in its processor's cache. It keeps the turn to the end, or passes it on once
+    /// it is settled where the piece goes. For plain copies.
     InTurn,
     /// As they come, several at once.
     Any,

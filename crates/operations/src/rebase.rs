@@ -58,7 +58,7 @@ pub fn rebase(request: &RebaseRequest<'_>, observer: &dyn Observer) -> Result<()
             walk.next()
         },
         work: &|compressor, part: Part, work| part.compare(request, unit, compressor, work),
-        place: &|(part, steps), work: &mut Work| {
+        place: &|(part, steps), work: &mut Work, _| {
             place(image, &part, &steps, &work.old)?;
             meter.advance(part.end - part.start)
         },

@@ -265,11 +265,7 @@ impl Disk for Qcow2 {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.check_request(offset, data.len() as u64)?;
-        match data.is_empty() {
-            true => Ok(()),
-            false => self.write_guest(data, offset),
-        }
+        self.write_in_turn(data, offset, &mut || {})
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
@@ -421,6 +417,14 @@ impl Image for Qcow2 {
         }
         let algorithm = algorithm(meta.header.compression_type);
         Some(Compression { algorithm, cluster_size: self.cluster_size })
+    }
+
+    fn write_in_turn(&self, data: &[u8], offset: u64, placed: &mut dyn FnMut()) -> Result<()> {
+        self.check_request(offset, data.len() as u64)?;
+        match data.is_empty() {
+            true => Ok(()),
+            false => self.write_guest(data, offset, placed),
+        }
     }
 
     fn write_packed(&self, offset: u64, packed: &[u8]) -> Result<()> {

@@ -66,14 +66,20 @@ struct Target {
 }
 
 impl Qcow2 {
-    /// Writes guest data. The range lies within the image.
-    pub(super) fn write_guest(&self, data: &[u8], offset: u64) -> Result<()> {
+    /// Writes guest data; see [`write_in_turn`](crate::Image::write_in_turn). The range lies
+    /// within the image.
+    pub(super) fn write_guest(
+        &self,
+        data: &[u8],
+        offset: u64,
+        placed: &mut dyn FnMut(),
+    ) -> Result<()> {
         let aligned = offset.is_multiple_of(SECTOR) && (data.len() as u64).is_multiple_of(SECTOR);
         if self.cipher.is_some() && !aligned {
             return self.write_part_of_sector(data, offset);
         }
         let _gate = shared(&self.gate);
-        self.write_locked(data, offset)
+        self.write_steps(data, offset, placed)
     }
 
     /// An encrypted sector can only be written whole, and nobody may write its other bytes
@@ -90,26 +96,33 @@ impl Qcow2 {
 
     /// As [`write_guest`](Self::write_guest), for callers that hold the gate.
     pub(super) fn write_locked(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.write_steps(data, offset, &mut || {})
+    }
+
+    fn write_steps(&self, data: &[u8], offset: u64, placed: &mut dyn FnMut()) -> Result<()> {
         let mut rest = data;
         let mut at = offset;
         while !rest.is_empty() {
             let limit = (at / STEP + 1) * STEP - at;
             let (part, left) = rest.split_at((limit as usize).min(rest.len()));
-            self.write_step(part, at)?;
+            let plan = self.plan_write(at, part.len() as u64)?;
+            if left.is_empty() {
+                placed();
+            }
+            self.write_planned(&plan, part, at)?;
             at += part.len() as u64;
             rest = left;
         }
         Ok(())
     }
 
-    fn write_step(&self, data: &[u8], offset: u64) -> Result<()> {
-        let plan = self.plan_write(offset, data.len() as u64)?;
-        let written = self.carry_out(&plan, data, offset);
+    fn write_planned(&self, plan: &Plan, data: &[u8], offset: u64) -> Result<()> {
+        let written = self.carry_out(plan, data, offset);
         let mut meta = lock(&self.meta);
         let result = match written {
-            Ok(()) => publish(&mut meta, &plan),
+            Ok(()) => publish(&mut meta, plan),
             Err(error) => {
-                abandon(&mut meta, &plan);
+                abandon(&mut meta, plan);
                 Err(error)
             }
         };

@@ -204,6 +204,12 @@ impl Image for Raw {
         &self.storage
     }
 
+    /// Every byte has its place from the start.
+    fn write_in_turn(&self, data: &[u8], offset: u64, placed: &mut dyn FnMut()) -> Result<()> {
+        placed();
+        self.write_at(data, offset)
+    }
+
     fn resize(&self, request: ResizeRequest) -> Result<()> {
         if self.window.is_some_and(|(offset, _)| offset > 0) {
             return Err(Error::new(Kind::Unsupported, "Cannot resize a window on a file"));
