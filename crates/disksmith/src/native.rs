@@ -3,7 +3,7 @@
 use clap::Command;
 use clap::error::ErrorKind;
 
-use crate::commands::VERBS;
+use crate::commands::{Entry, VERBS};
 use crate::face::{DONE, Face, Failure};
 
 /// The status for a command line that makes no sense.
@@ -11,6 +11,11 @@ const USAGE: u8 = 2;
 
 /// The whole command line as data.
 pub(crate) fn command() -> Command {
+    command_of(VERBS)
+}
+
+/// The command line of these verbs. To describe all of them takes longer than most of them run.
+fn command_of(verbs: &[Entry]) -> Command {
     Command::new("disksmith")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Inspect, make, convert, partition, format, fill, mount and repair virtual disks")
@@ -22,14 +27,16 @@ pub(crate) fn command() -> Command {
              Called as qemu-img, or as 'disksmith qemu-img …', it speaks exactly as that program.\n\
              Start with 'disksmith tour'.",
         )
-        .subcommands(VERBS.iter().map(|verb| (verb.command)()))
+        .subcommands(verbs.iter().map(|verb| (verb.command)()))
 }
 
 /// Parses and runs. Answers the exit status.
 pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
     let arguments = tests_of_find(progress_joined(arguments));
+    let named = VERBS.iter().position(|verb| arguments.first().is_some_and(|a| a == verb.name));
+    let verbs = named.map_or(VERBS, |index| &VERBS[index..=index]);
     let words = std::iter::once("disksmith".to_string()).chain(arguments);
-    let matches = match command().try_get_matches_from(words) {
+    let matches = match command_of(verbs).try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return refused(face, &error),
     };
