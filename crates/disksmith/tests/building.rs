@@ -189,3 +189,27 @@ fn the_size_that_files_need_counts_what_the_filesystem_keeps() {
         fs::remove_file(&image).unwrap();
     }
 }
+
+/// The value of a key in the JSON that a command prints.
+fn told(arguments: &[&str], pointer: &str) -> serde_json::Value {
+    let text = ours(arguments);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {text}")).clone()
+}
+
+#[test]
+fn what_was_built_cloned_and_measured_is_told_as_json() {
+    let scratch = Scratch::new();
+    let tree = bootable(&scratch, "tree");
+    let (disk, copy, tar) = (scratch.text("disk.raw"), scratch.text("copy.qcow2"), scratch.text("t"));
+    let start = told(&["build", "--json", "--from", &tree, "-o", &disk], "/partitions/0/start");
+    let table: serde_json::Value =
+        serde_json::from_str(&succeed("sfdisk", &["--json", &disk])).unwrap();
+    let sectors = table.pointer("/partitiontable/partitions/0/start").unwrap().as_u64().unwrap();
+    assert_eq!(start.as_u64(), Some(sectors * 512));
+    let clone = ["clone", "--used-only", "--verify", "--json", &disk, &copy];
+    assert_eq!(told(&clone, "/parts/0/type"), "ext4");
+    assert_eq!(told(&["bench", "--json", "-c", "10", &copy], "/requests"), 10);
+    ours(&["tar", "-c", &format!("{copy}:1:/"), "-f", &tar]);
+    assert!(succeed("tar", &["-tf", &tar]).contains("./boot/vmlinuz-1"));
+}

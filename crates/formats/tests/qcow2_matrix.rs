@@ -8,6 +8,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Scratch, image_file, options, pattern, qemu_img, random_operations};
 use disksmith_crypt::Secret;
@@ -238,17 +239,29 @@ fn theirs_to_ours(case: &Case, files: &Files, seed: u64) {
 #[test]
 fn both_ways() {
     let long = std::env::var_os("DISKSMITH_LONG").is_some();
-    let scratch = Scratch::new();
     let base = pattern(2 << 20);
     let all = cases();
     assert!(all.len() > 400, "{}", all.len());
-    let chosen: Vec<_> = all.iter().step_by(if long { 1 } else { 61 }).collect();
-    for (number, case) in chosen.into_iter().enumerate() {
-        println!("{case:?}");
-        let files = Files::new(&scratch);
-        std::fs::write(&files.base, &base).unwrap();
-        ours_to_theirs(case, &files, &base, number as u64 + 1);
-        let files = Files::new(&scratch);
-        theirs_to_ours(case, &files, number as u64 + 1);
-    }
+    let chosen: Vec<_> = all.iter().step_by(if long { 1 } else { 61 }).enumerate().collect();
+    println!("{} of {} combinations", chosen.len(), all.len());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let scratch = Scratch::new();
+                while let Some((number, case)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    println!("{case:?}");
+                    one(case, &scratch, &base, *number as u64 + 1);
+                }
+            });
+        }
+    });
+}
+
+fn one(case: &Case, scratch: &Scratch, base: &[u8], seed: u64) {
+    let files = Files::new(scratch);
+    std::fs::write(&files.base, base).unwrap();
+    ours_to_theirs(case, &files, base, seed);
+    let files = Files::new(scratch);
+    theirs_to_ours(case, &files, seed);
 }

@@ -4,11 +4,13 @@ use disksmith_disk::{Error, Kind};
 use disksmith_formats::OpenMode;
 use disksmith_open::Cache;
 use disksmith_operations::{BenchDirection, BenchRequest, Silent, bench};
+use serde_json::json;
 
 use super::Verb;
-use super::common::{Purpose, Source};
+use super::common::{Form, Purpose, Source};
 use crate::face::{DONE, Face, Outcome, refuse};
 use crate::numbers::{bounded, size};
+use crate::render::json::pretty;
 
 /// The arguments of `bench`.
 #[derive(clap::Args, Debug, Default)]
@@ -57,6 +59,8 @@ pub(crate) struct Bench {
     /// Read even while another process writes the image
     #[arg(short = 'U', long)]
     pub force_share: bool,
+    #[command(flatten)]
+    pub form: Form,
     /// The image
     #[arg(value_name = "IMAGE")]
     pub image: String,
@@ -67,6 +71,7 @@ impl Verb for Bench {
     const ABOUT: &'static str = "Measure how fast an image is read or written";
 
     fn run(self, face: &Face) -> Outcome {
+        let json = self.form.is_json()?;
         let request = self.request(face)?;
         let cache = match self.cache.as_deref().map(Cache::parse) {
             None => Cache::default(),
@@ -76,17 +81,8 @@ impl Verb for Bench {
         let mode = if self.write { OpenMode::Write } else { OpenMode::Read };
         let purpose = Purpose { cache, ..Purpose::new(mode).shared(self.force_share) };
         let node = self.source.open(face, &self.image, purpose)?;
-        face.print(&format!(
-            "Sending {} {} requests, {} bytes each, {} in parallel (starting at offset {}, step size {})\n",
-            request.count,
-            if self.write { "write" } else { "read" },
-            request.buffer_size,
-            request.depth,
-            request.offset,
-            request.step
-        ));
-        if request.flush_interval > 0 {
-            face.print(&format!("Sending flush every {} requests\n", request.flush_interval));
+        if !json {
+            face.print(&self.announced(&request));
         }
         let elapsed = bench(&*node.image, &request, &Silent).map_err(|error| match error.kind() {
             Kind::InvalidInput => Error::new(Kind::Io, "Failed request: Input/output error"),
@@ -95,12 +91,50 @@ impl Verb for Bench {
         if self.write {
             node.close()?;
         }
-        face.print(&format!("Run completed in {:.3} seconds.\n", elapsed.as_secs_f64()));
+        let seconds = elapsed.as_secs_f64();
+        face.print(&match json {
+            true => self.as_json(&request, seconds),
+            false => format!("Run completed in {seconds:.3} seconds.\n"),
+        });
         Ok(DONE)
     }
 }
 
 impl Bench {
+    fn direction(&self) -> &'static str {
+        if self.write { "write" } else { "read" }
+    }
+
+    fn announced(&self, request: &BenchRequest) -> String {
+        let mut text = format!(
+            "Sending {} {} requests, {} bytes each, {} in parallel (starting at offset {}, step size {})\n",
+            request.count,
+            self.direction(),
+            request.buffer_size,
+            request.depth,
+            request.offset,
+            request.step
+        );
+        if request.flush_interval > 0 {
+            text += &format!("Sending flush every {} requests\n", request.flush_interval);
+        }
+        text
+    }
+
+    fn as_json(&self, request: &BenchRequest, seconds: f64) -> String {
+        pretty(&json!({
+            "direction": self.direction(),
+            "requests": request.count,
+            "buffer-size": request.buffer_size,
+            "depth": request.depth,
+            "offset": request.offset,
+            "step-size": request.step,
+            "flush-interval": request.flush_interval,
+            "seconds": seconds,
+            "bytes-per-second": (request.count * request.buffer_size) as f64 / seconds.max(1e-9),
+        }))
+    }
+
     fn request(&self, face: &Face) -> Result<BenchRequest, crate::face::Failure> {
         const INT: u64 = i32::MAX as u64;
         let number = |text: &Option<String>, what: &str, low: u64, high: u64, default: u64| {

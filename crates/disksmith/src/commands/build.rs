@@ -11,6 +11,7 @@ use disksmith_host::{FileDisk, OpenOptions, refuse_mounted};
 use disksmith_open::{ImageSpec, Locking, Node, OpenedDisk, Settings, disk_node};
 use disksmith_operations::build::{Build, BuildRequest, DiskSpec, TreeRequest};
 use disksmith_operations::{ConvertRequest, convert};
+use serde_json::json;
 
 use super::Verb;
 use super::convert::{can_compress, no_compression};
@@ -18,6 +19,7 @@ use super::mkfs::{epoch, keep, refuse_if_used};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
 use crate::progress::{Telling, Watch};
+use crate::render::json::pretty;
 
 /// A description of a disk has at most so many bytes.
 const SPEC_MAX: u64 = 16 << 20;
@@ -74,6 +76,9 @@ pub(crate) struct BuildVerb {
     /// Show what would be made, and make nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Describe the disk as JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub telling: Telling,
     /// The description of the disk, in TOML
@@ -115,7 +120,7 @@ impl Verb for BuildVerb {
         let attempt = || format!("Could not build '{output}'");
         let build = Build::prepare(request, &watch).with_context(attempt)?;
         if self.dry_run {
-            face.print(&describe(&build));
+            face.print(&self.described(&build));
             return Ok(DONE);
         }
         let result = self.make(face, &build, &output, &format, options, &watch);
@@ -124,14 +129,18 @@ impl Verb for BuildVerb {
             Failure::Error(error) => Failure::Error(error.context(attempt())),
             other => other,
         })?;
-        if !self.telling.quiet {
-            face.print(&describe(&build));
+        if !self.telling.quiet || self.json {
+            face.print(&self.described(&build));
         }
         Ok(DONE)
     }
 }
 
 impl BuildVerb {
+    fn described(&self, build: &Build) -> String {
+        if self.json { as_json(build) } else { describe(build) }
+    }
+
     fn disk_spec(&self) -> Result<DiskSpec, Failure> {
         let mut spec = match (&self.spec, &self.from) {
             (Some(_), Some(_)) => return usage("either SPEC.toml or --from, not both"),
@@ -302,6 +311,25 @@ pub(crate) fn refuse_holding(path: &Path) -> Result<(), Error> {
     // What cannot be opened is not recognised.
     let Ok(node) = disksmith_open::open(&spec, &settings) else { return Ok(()) };
     refuse_if_used(&*OpenedDisk::whole(node, &shown).disk).with_context(attempt)
+}
+
+fn as_json(build: &Build) -> String {
+    let table = build.table();
+    let partitions = table.iter().flat_map(|table| {
+        table.partitions.iter().map(|partition| {
+            json!({
+                "number": partition.number,
+                "start": partition.start_bytes(table.sector_size),
+                "size": partition.length_bytes(table.sector_size),
+                "type": partition.kind.name(),
+            })
+        })
+    });
+    pretty(&json!({
+        "size": build.size(),
+        "partition-table": table.map(|table| table.label.name()),
+        "partitions": partitions.collect::<Vec<_>>(),
+    }))
 }
 
 fn describe(build: &Build) -> String {

@@ -17,13 +17,15 @@ use disksmith_operations::Observer;
 use disksmith_operations::clone::{
     CloneRequest, PartUse, Reader, Record, clone, free_space_of, verify,
 };
+use serde_json::json;
 
 use super::Verb;
 use super::build::{refuse_holding, refuse_in_use};
-use super::common::{Purpose, Source};
+use super::common::{Form, Purpose, Source};
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse};
 use crate::making::{Plan, creatable, format_of_name, join_lists};
 use crate::progress::{Telling, Watch};
+use crate::render::json::pretty;
 use crate::signals;
 
 /// The arguments of `clone`.
@@ -51,6 +53,8 @@ pub(crate) struct CloneVerb {
     #[arg(short, long, value_name = "OPTIONS")]
     pub options: Vec<String>,
     #[command(flatten)]
+    pub form: Form,
+    #[command(flatten)]
     pub telling: Telling,
     /// The disk to copy: a block device or an image
     #[arg(value_name = "SOURCE")]
@@ -73,6 +77,7 @@ impl Verb for CloneVerb {
         "Copy a whole disk, from a device or an image, to an image or a device";
 
     fn run(self, face: &Face) -> Outcome {
+        self.form.is_json()?;
         let source = self.open_source()?;
         let mut target = Destination::of(&self.to)?;
         refuse_itself(&source, &self.to)?;
@@ -171,7 +176,7 @@ impl CloneVerb {
         if let (Some(map), None) = (&target.map, &self.rescue) {
             let _ = std::fs::remove_file(map);
         }
-        Ok(self.report(face, &reader, &parts))
+        self.report(face, &reader, &parts)
     }
 
     fn format(&self) -> String {
@@ -246,8 +251,10 @@ impl CloneVerb {
         Ok(verify(reader, &*opened.disk, start, !target.device, watch)?)
     }
 
-    fn report(&self, face: &Face, reader: &Reader, parts: &[PartUse]) -> u8 {
-        if !self.telling.quiet {
+    fn report(&self, face: &Face, reader: &Reader, parts: &[PartUse]) -> Outcome {
+        if self.form.is_json()? {
+            face.print(&self.as_json(reader, parts));
+        } else if !self.telling.quiet {
             for part in parts {
                 face.print(&format!("{}\n", told(part)));
             }
@@ -260,7 +267,7 @@ impl CloneVerb {
         }
         let bad = reader.bad();
         if bad.is_empty() {
-            return DONE;
+            return Ok(DONE);
         }
         let bytes: u64 = bad.iter().map(|range| range.end - range.start).sum();
         let map = self.rescue.as_deref().unwrap_or(Path::new("")).display().to_string();
@@ -269,7 +276,29 @@ impl CloneVerb {
             bad.len(),
             self.from
         ));
-        FAILED
+        Ok(FAILED)
+    }
+
+    fn as_json(&self, reader: &Reader, parts: &[PartUse]) -> String {
+        let part = |part: &PartUse| {
+            json!({
+                "partition": part.partition,
+                "type": part.kind,
+                "size": part.size,
+                "used": part.used,
+                "copied-whole-because": part.whole,
+            })
+        };
+        let bad = reader.bad().into_iter();
+        pretty(&json!({
+            "size": reader.size(),
+            "copied": reader.bytes_read(),
+            "verified": self.verify,
+            "parts": parts.iter().map(part).collect::<Vec<_>>(),
+            "unreadable": bad
+                .map(|range| json!({ "start": range.start, "length": range.end - range.start }))
+                .collect::<Vec<_>>(),
+        }))
     }
 }
 

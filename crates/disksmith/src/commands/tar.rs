@@ -29,9 +29,12 @@ pub(crate) struct Tar {
     /// The directory: IMAGE:PART:PATH
     #[arg(value_name = "ADDRESS")]
     pub address: String,
-    /// The tar file; - for stdin or stdout
-    #[arg(value_name = "FILE", default_value = "-")]
-    pub file: String,
+    /// The tar file, as tar(1) takes it; - for stdin or stdout, which is the default
+    #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with = "file")]
+    pub named: Option<String>,
+    /// The same
+    #[arg(value_name = "FILE")]
+    pub file: Option<String>,
 }
 
 impl Verb for Tar {
@@ -48,6 +51,10 @@ impl Verb for Tar {
 }
 
 impl Tar {
+    fn name(&self) -> &str {
+        self.named.as_deref().or(self.file.as_deref()).unwrap_or("-")
+    }
+
     fn write(&self, face: &Face) -> Outcome {
         let address = self.access.address(&self.address);
         let mut guests = Guests::new(&self.access, &[]);
@@ -62,12 +69,13 @@ impl Tar {
             face.report(&error.context(show::name(path)));
             status = FAILED;
         };
-        if self.file == "-" {
+        let name = self.name();
+        if name == "-" {
             let mut out = BufWriter::with_capacity(BUFFER, std::io::stdout());
             tar::export(&*guest.tree, start, &mut out, &mut fail)?;
             return Ok(status);
         }
-        let path = Path::new(&self.file);
+        let path = Path::new(name);
         let attempt = || format!("Could not write '{}'", path.display());
         // A stream or device is written in place; a file appears when it is whole.
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -90,7 +98,7 @@ impl Tar {
 
     fn read(&self) -> Outcome {
         let address = self.access.address(&self.address);
-        let input: Box<dyn Read + Send> = match self.file.as_str() {
+        let input: Box<dyn Read + Send> = match self.name() {
             "-" => Box::new(std::io::stdin()),
             path => Box::new(File::open(path).with_context(|| format!("Could not open '{path}'"))?),
         };

@@ -3,6 +3,7 @@
 use super::{FORCE_SHARE, FORMAT, HELP, IMAGE_OPTS, Opt, Parsed, QUIET, Subcommand, flag, value};
 use crate::commands::Verb;
 use crate::commands::bench::Bench;
+use crate::commands::common::Form;
 use crate::face::{Face, Outcome};
 
 const OWN: &[Opt] = &[
@@ -46,6 +47,7 @@ fn run(face: &Face, parsed: &Parsed) -> Outcome {
         no_drain: parsed.has("no-drain"),
         quiet: parsed.has("quiet"),
         force_share: parsed.has("force-share"),
+        form: Form::default(),
         image: parsed.one_image()?,
     };
     verb.run(face)
