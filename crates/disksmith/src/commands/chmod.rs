@@ -1,13 +1,12 @@
 //! `chmod`: permissions of files in an image.
 
-use disksmith_disk::{Context, Result};
+use disksmith_disk::Result;
 use disksmith_filesystems::{Changes, FileKind, acl};
 
 use super::Verb;
-use crate::face::{FAILED, Face, Outcome};
+use crate::face::{Face, Outcome};
 use crate::guest::mode::ModeChange;
-use crate::guest::walk::walk;
-use crate::guest::{Access, change, show};
+use crate::guest::{Access, change_met};
 
 /// The arguments of `chmod`.
 #[derive(clap::Args, Debug, Default)]
@@ -31,29 +30,14 @@ impl Verb for Chmod {
 
     fn run(self, face: &Face) -> Outcome {
         let mode = ModeChange::parse(&self.mode)?;
-        let mut failed = false;
-        let status = change(face, &self.access, &self.addresses, &mut |guest, path| {
-            let start = guest.find(path, true)?;
-            walk(
-                &*guest.tree,
-                start,
-                &mut |met| {
-                    let found = &met.found;
-                    if found.kind != FileKind::Symlink {
-                        let bits = mode.apply(found.mode, found.kind == FileKind::Directory);
-                        set(&*guest.tree, found.inode, bits)
-                            .with_context(|| show::name(met.path))?;
-                    }
-                    Ok(self.recursive)
-                },
-                &mut |path, error| {
-                    face.report(&error.context(show::name(path)));
-                    failed = true;
-                },
-            )
-            .with_context(|| format!("'{}:{path}'", guest.name))
-        })?;
-        Ok(if failed { FAILED } else { status })
+        change_met(face, &self.access, &self.addresses, true, &mut |guest, met| {
+            let found = &met.found;
+            if found.kind != FileKind::Symlink {
+                let bits = mode.apply(found.mode, found.kind == FileKind::Directory);
+                set(&*guest.tree, found.inode, bits)?;
+            }
+            Ok(self.recursive)
+        })
     }
 }
 

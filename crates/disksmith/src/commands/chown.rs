@@ -1,12 +1,10 @@
 //! `chown`: owners of files in an image, by number.
 
-use disksmith_disk::Context;
 use disksmith_filesystems::{Changes, FileKind};
 
 use super::Verb;
-use crate::face::{FAILED, Face, Failure, Outcome, usage};
-use crate::guest::walk::walk;
-use crate::guest::{Access, change, show};
+use crate::face::{Face, Failure, Outcome, usage};
+use crate::guest::{Access, change_met};
 
 /// The arguments of `chown`.
 #[derive(clap::Args, Debug, Default)]
@@ -46,31 +44,16 @@ impl Verb for Chown {
 
     fn run(self, face: &Face) -> Outcome {
         let (uid, gid) = parse_owner(&self.owner)?;
-        let mut failed = false;
-        let status = change(face, &self.access, &self.addresses, &mut |guest, path| {
-            let start = guest.find(path, !self.no_dereference && !self.recursive)?;
-            walk(
-                &*guest.tree,
-                start,
-                &mut |met| {
-                    let found = &met.found;
-                    // As the kernel: a program does not run as its new owner by accident.
-                    let program = found.kind == FileKind::Regular && found.mode & 0o6000 != 0;
-                    let mode = program.then_some(found.mode & !0o6000);
-                    let changes = Changes { uid, gid, mode, ..Changes::default() };
-                    guest
-                        .tree
-                        .set_attributes(found.inode, &changes)
-                        .with_context(|| show::name(met.path))?;
-                    Ok(self.recursive)
-                },
-                &mut |path, error| {
-                    face.report(&error.context(show::name(path)));
-                    failed = true;
-                },
-            )
-            .with_context(|| format!("'{}:{path}'", guest.name))
-        })?;
-        Ok(if failed { FAILED } else { status })
+        let follow = !self.no_dereference && !self.recursive;
+        change_met(face, &self.access, &self.addresses, follow, &mut |guest, met| {
+            let found = &met.found;
+            // As the kernel: a program does not run as its new owner by accident.
+            let program = found.kind == FileKind::Regular && found.mode & 0o6000 != 0;
+            let mode = program.then_some(found.mode & !0o6000);
+            guest
+                .tree
+                .set_attributes(found.inode, &Changes { uid, gid, mode, ..Changes::default() })?;
+            Ok(self.recursive)
+        })
     }
 }

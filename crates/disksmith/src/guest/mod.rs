@@ -215,6 +215,29 @@ pub(crate) fn change(
     Ok(status)
 }
 
+/// As [`change`], for everything that is met from a file on. `follow`: a symlink that is named
+/// means what it leads to. `each` answers whether to go into a directory.
+pub(crate) fn change_met(
+    face: &Face,
+    access: &Access,
+    texts: &[String],
+    follow: bool,
+    each: &mut dyn FnMut(&Guest, &walk::Met<'_>) -> Result<bool>,
+) -> Outcome {
+    let mut failed = false;
+    let status = change(face, access, texts, &mut |guest, path| {
+        let start = guest.find(path, follow)?;
+        let mut visit =
+            |met: &walk::Met<'_>| each(guest, met).with_context(|| show::name(met.path));
+        walk::walk(&*guest.tree, start, &mut visit, &mut |path, error| {
+            face.report(&error.context(show::name(path)));
+            failed = true;
+        })
+        .with_context(|| format!("'{}:{path}'", guest.name))
+    })?;
+    Ok(if failed { FAILED } else { status })
+}
+
 /// The filesystem that an address lies in.
 fn filesystem_of(address: &Address) -> Address {
     let mut address = Address { path: None, ..address.clone() };

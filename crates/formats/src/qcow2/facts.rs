@@ -54,34 +54,8 @@ impl Qcow2 {
         let Some(place) = place else { return vec![("format", text("aes"))] };
         let header = luks::Header::read(&*self.storage, place.offset, false);
         let Ok(header) = header else { return vec![("format", text("luks"))] };
-        let info = header.info();
-        let mut facts = vec![("ivgen-alg", text(info.ivgen_alg))];
-        if let Some(hash) = info.ivgen_hash_alg {
-            facts.push(("ivgen-hash-alg", text(hash)));
-        }
-        facts.push(("detached-header", Fact::Bool(info.detached_header)));
-        facts.push(("hash-alg", text(info.hash_alg)));
-        facts.push(("cipher-alg", text(info.cipher_alg)));
-        facts.push(("uuid", Fact::Text(info.uuid)));
-        facts.push(("format", text("luks")));
-        facts.push(("cipher-mode", text(info.cipher_mode)));
-        facts.push(("slots", Fact::List(info.slots.iter().map(slot_fact).collect())));
-        facts.push(("payload-offset", Fact::Number(info.payload_offset)));
-        facts.push(("master-key-iters", Fact::Number(info.master_key_iters.into())));
-        facts
+        crate::luks::header_facts(&header, Some("luks"))
     }
-}
-
-fn slot_fact(slot: &luks::SlotInfo) -> Fact {
-    let mut facts = vec![("active", Fact::Bool(slot.active))];
-    if let Some(iterations) = slot.iters {
-        facts.push(("iters", Fact::Number(iterations.into())));
-    }
-    facts.push(("key-offset", Fact::Number(slot.key_offset)));
-    if let Some(stripes) = slot.stripes {
-        facts.push(("stripes", Fact::Number(stripes.into())));
-    }
-    Fact::Map(facts)
 }
 
 fn bitmap_fact(bitmap: &Bitmap) -> Fact {
