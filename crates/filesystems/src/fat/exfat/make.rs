@@ -2,9 +2,10 @@
 
 use disksmith_disk::{Disk, Error, Kind, Result, ZeroMode};
 
-use super::super::name::{to_units, upper};
+use super::super::name::upper;
+use super::label;
 use super::layout::{BOOT_SECTORS, ENTRY, Geometry, boot_checksum, entry_type, table_checksum};
-use crate::raw::{put, put16, put32, put64};
+use crate::raw::{put, put32, put64};
 
 /// How an exFAT volume is to be made. `None`: as mkfs.exfat would choose.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +27,7 @@ const ALIGN: u64 = 1 << 20;
 
 /// Makes an empty volume on `disk`.
 pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
-    let label = to_units(&options.label).filter(|units| units.len() <= 11);
-    let label = label.ok_or_else(|| invalid("exFAT labels have at most 11 characters"))?;
+    let label = label::encode(&options.label)?;
     let upcase = upcase_table();
     let (mut geometry, bitmap_length) = plan(options, disk)?;
     let clusters_for = |length: u64| length.div_ceil(geometry.cluster) as u32;
@@ -127,12 +127,7 @@ fn root(label: &[u16], bitmap: (u32, u64), (table, upcase): (u32, &[u8])) -> Vec
     let mut entries = vec![0; 3 * ENTRY];
     let (first, rest) = entries.split_at_mut(ENTRY);
     let (second, third) = rest.split_at_mut(ENTRY);
-    // Without a label, the entry is there, but not in use.
-    let kind = if label.is_empty() { entry_type::LABEL & 0x7F } else { entry_type::LABEL };
-    put(first, 0, &[kind, label.len() as u8]);
-    for (index, unit) in label.iter().enumerate() {
-        put16(first, 2 + 2 * index, *unit);
-    }
+    put(first, 0, &label::entry(label));
     put(second, 0, &[entry_type::BITMAP]);
     put32(second, 20, bitmap.0);
     put64(second, 24, bitmap.1);
@@ -160,7 +155,7 @@ fn boot_region(geometry: &Geometry, hidden: u64, percent: u8) -> Vec<u8> {
 }
 
 /// The up-case table: runs of units that are their own upper case as 0xFFFF and their number.
-fn upcase_table() -> Vec<u8> {
+pub(super) fn upcase_table() -> Vec<u8> {
     let mut units: Vec<u16> = Vec::new();
     let mut at = 0_u32;
     while at < 0x1_0000 {
