@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "not every test uses everything")]
 
 pub(crate) mod changes;
+pub(crate) mod cuts;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

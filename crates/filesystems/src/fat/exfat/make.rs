@@ -2,9 +2,11 @@
 
 use disksmith_disk::{Disk, Error, Kind, Result, ZeroMode};
 
+use super::super::make::new_serial;
 use super::super::name::upper;
 use super::label;
 use super::layout::{BOOT_SECTORS, ENTRY, Geometry, boot_checksum, entry_type, table_checksum};
+use crate::Time;
 use crate::raw::{put, put32, put64};
 
 /// How an exFAT volume is to be made. `None`: as mkfs.exfat would choose.
@@ -16,10 +18,14 @@ pub struct ExfatOptions {
     pub cluster_size: Option<u32>,
     /// At most 11 UTF-16 units, in UTF-8.
     pub label: Vec<u8>,
-    /// Random when absent.
+    /// Made from `time` when absent, or random.
     pub serial: Option<u32>,
     /// Sectors before the partition that the volume lies in.
     pub hidden_sectors: u64,
+    /// Names that exFAT cannot hold are changed instead of refused.
+    pub map_names: bool,
+    /// The time of making: no file is newer, and the serial number is made from it.
+    pub time: Option<Time>,
 }
 
 /// FAT and clusters begin at multiples of this, on volumes that are large enough.
@@ -29,7 +35,8 @@ const ALIGN: u64 = 1 << 20;
 pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
     let label = label::encode(&options.label)?;
     let upcase = upcase_table();
-    let (mut geometry, bitmap_length) = plan(options, disk)?;
+    let (mut geometry, bitmap_length) =
+        plan(options, disk.size(), disk.geometry().sector)?;
     let clusters_for = |length: u64| length.div_ceil(geometry.cluster) as u32;
     let (bitmap_clusters, upcase_clusters) =
         (clusters_for(bitmap_length), clusters_for(upcase.len() as u64));
@@ -76,12 +83,16 @@ pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
 }
 
 /// The geometry, its root directory still open, and the length of the bitmap in bytes.
-fn plan(options: &ExfatOptions, disk: &dyn Disk) -> Result<(Geometry, u64)> {
-    let sector = u64::from(options.sector_size.unwrap_or(disk.geometry().sector.max(512)));
+pub(super) fn plan(
+    options: &ExfatOptions,
+    size: u64,
+    own_sector: u32,
+) -> Result<(Geometry, u64)> {
+    let sector = u64::from(options.sector_size.unwrap_or(own_sector.max(512)));
     if !sector.is_power_of_two() || !(512..=4096).contains(&sector) {
         return Err(invalid(&format!("sectors of {sector} bytes are not possible (512 to 4096)")));
     }
-    let size = disk.size() / sector * sector;
+    let size = size / sector * sector;
     let cluster = options.cluster_size.map_or_else(|| default_cluster(size), u64::from).max(sector);
     if !cluster.is_power_of_two() || cluster > 32 << 20 {
         return Err(invalid(&format!("clusters of {cluster} bytes are not possible")));
@@ -95,7 +106,6 @@ fn plan(options: &ExfatOptions, disk: &dyn Disk) -> Result<(Geometry, u64)> {
     let clusters = size.checked_sub(heap).ok_or_else(too_small)? / cluster;
     let clusters = u32::try_from(clusters).ok().filter(|count| *count <= 0xFFFF_FFF5);
     let clusters = clusters.ok_or_else(|| invalid("exFAT cannot number that many clusters"))?;
-    let random = || (uuid::Uuid::new_v4().as_u128() & 0xFFFF_FFFF) as u32;
     let sectors =
         |bytes: u64| u32::try_from(bytes / sector).map_err(|_| invalid("the volume is too large"));
     let geometry = Geometry {
@@ -108,7 +118,7 @@ fn plan(options: &ExfatOptions, disk: &dyn Disk) -> Result<(Geometry, u64)> {
         heap_offset: sectors(heap)?,
         clusters,
         root: 0,
-        serial: options.serial.unwrap_or_else(random),
+        serial: options.serial.unwrap_or_else(|| new_serial(options.time)),
         flags: 0,
     };
     Ok((geometry, u64::from(clusters).div_ceil(8)))

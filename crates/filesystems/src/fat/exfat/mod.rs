@@ -14,6 +14,7 @@ mod check;
 mod content;
 mod directory;
 mod filesystem;
+mod fill;
 mod label;
 mod layout;
 mod make;
@@ -29,6 +30,7 @@ use disksmith_disk::{Error, Kind};
 
 pub use check::{check, repair};
 pub use filesystem::Exfat;
+pub use fill::{make_from, size_for};
 pub use label::tune;
 pub use make::{ExfatOptions, make};
 pub use volume::used_ranges;
