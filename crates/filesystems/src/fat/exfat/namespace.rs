@@ -252,9 +252,6 @@ impl Volume {
     ) -> Result<()> {
         let mut set = found.set.clone();
         set.rename(units, &self.upcase.fold(units));
-        if set.entries() > ENTRIES_MAX {
-            return Err(errors::name_too_long());
-        }
         if from == to && self.replace_set(from, found, &set)? {
             return Ok(());
         }
@@ -268,6 +265,9 @@ impl Volume {
         number: u64,
         set: &FileSet,
     ) -> Result<()> {
+        if set.entries() > ENTRIES_MAX {
+            return Err(errors::name_too_long());
+        }
         let place = self.add_set(to, set)?;
         self.remove_set(from, found)?;
         self.identities().moved(number, place);

@@ -48,7 +48,8 @@ impl Volume {
         Ok((stream, first, place))
     }
 
-    /// Writes entries that belong together: those in the first sector at last.
+    /// Writes entries that belong together: those in the first sector, and of those the first one,
+    /// at last.
     fn store_entries(
         &mut self,
         number: u64,
@@ -57,13 +58,12 @@ impl Volume {
         raw: &[u8],
     ) -> Result<u64> {
         let sector = directory.sector(first);
-        let (mut place, mut adjacent) = (0, true);
-        for (entry, slot) in raw.chunks_exact(ENTRY).zip(first..) {
+        let place = self.slot_place(&directory.runs, first)?;
+        let mut adjacent = true;
+        for (index, entry) in raw.chunks_exact(ENTRY).enumerate().rev() {
+            let slot = first + index as u32;
             let at = self.slot_place(&directory.runs, slot)?;
-            if slot == first {
-                place = at;
-            }
-            adjacent &= place + u64::from(slot - first) * ENTRY as u64 == at;
+            adjacent &= place + (index * ENTRY) as u64 == at;
             let stage =
                 if directory.sector(slot) == sector { Stage::Entry } else { Stage::Secondary };
             self.pages.store(stage, at, entry)?;

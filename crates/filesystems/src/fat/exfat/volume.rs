@@ -91,9 +91,15 @@ impl Volume {
             return Err(corrupt("its disk is too small"));
         }
         disk.read_at(&mut boot, 0).context("Could not read the boot sector")?;
-        let geometry = Geometry::parse(&boot)?;
+        let mut geometry = Geometry::parse(&boot)?;
         if !read_only {
             refuse_writing(&geometry, &*disk)?;
+        }
+        // Of a volume whose end is missing, what is there can be read.
+        let room = disk.size().saturating_sub(geometry.place(2)) / geometry.cluster;
+        geometry.clusters = geometry.clusters.min(u32::try_from(room).unwrap_or(u32::MAX));
+        if !geometry.is_cluster(geometry.root) {
+            return Err(corrupt("its disk ends before the root directory"));
         }
         let read_only = read_only || disk.read_only();
         Ok(Self {

@@ -24,7 +24,7 @@ impl Checker {
     ) -> Result<Option<Stream>> {
         let before = placed.set.clone();
         let stream = before.stream();
-        let starts = self.volume.geometry.is_cluster(stream.start);
+        let starts = stream.size > 0 && self.volume.geometry.is_cluster(stream.start);
         if starts && !self.starts.insert(stream.start) {
             // Most likely a file that was being moved when the power failed.
             self.found(format!("{path} has the clusters of another name"), true);

@@ -38,6 +38,10 @@ pub fn repair(disk: Arc<dyn Disk>, what: Mend) -> Result<RepairReport> {
         report.found.push("The boot sectors were damaged: their backup was put there".to_string());
         report.mended += 1;
     }
+    if !disk.read_only() && what != Mend::Safe && system::mend_root(&disk)? {
+        report.found.push("The root directory's chain was damaged: it ends before that".to_string());
+        report.mended += 1;
+    }
     let rounds = if what == Mend::Safe { 1 } else { ROUNDS_MAX };
     for _ in 0..rounds {
         report.last = check(disk.clone())?;
@@ -159,14 +163,18 @@ impl Checker {
         }
     }
 
-    fn marks(&mut self) {
+    /// True if the disk ends before the volume does.
+    fn is_cut_short(&self) -> bool {
         let geometry = &self.volume.geometry;
         let size = geometry.volume_length.saturating_mul(geometry.sector);
-        let missing = size > self.volume.pages.disk().size();
-        if geometry.flags & VOLUME_DIRTY != 0 {
+        size > self.volume.pages.disk().size()
+    }
+
+    fn marks(&mut self) {
+        if self.volume.geometry.flags & VOLUME_DIRTY != 0 {
             self.found_safe("The volume is marked as in use: it was not properly unmounted");
         }
-        if missing {
+        if self.is_cut_short() {
             self.found("The volume is larger than its disk: the end is missing", false);
         }
     }
@@ -175,18 +183,21 @@ impl Checker {
         let sector = self.volume.geometry.sector;
         let mut main = BootRegion::read(&self.volume.pages, sector, 0)?;
         let backup = BootRegion::read(&self.volume.pages, sector, 1)?;
-        if !main.is_sound() {
+        let sound = main.is_sound();
+        let mut agree = backup.is_sound() && main.agrees(&backup);
+        if !sound {
             self.found("The checksum of the boot sectors is wrong", true);
             if self.mends_all() {
                 main.seal();
                 main.store(&mut self.volume.pages, Stage::Entry, 0)?;
+                agree = false;
             }
-        } else if backup.is_sound() && main.agrees(&backup) {
-            return Ok(());
         }
-        if !backup.is_sound() || !main.agrees(&backup) {
-            self.found_safe("The backup of the boot sectors differs from them or is damaged");
-            if self.fix.is_some() && main.is_sound() {
+        if !agree {
+            // What is wrong is not copied.
+            let mend = self.fix.is_some() && sound || self.mends_all();
+            self.tell("The backup of the boot sectors differs from them or is damaged", mend);
+            if mend {
                 main.store(&mut self.volume.pages, Stage::Allocate, 1)?;
             }
         }

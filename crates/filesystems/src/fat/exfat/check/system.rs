@@ -1,14 +1,40 @@
 //! What the root directory says of the volume: bitmap, up-case table, and the root itself.
 
-use disksmith_disk::Result;
+use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::super::layout::{DIRECTORY_MAX, ENTRY, entry_type, table_checksum};
+use disksmith_disk::{Disk, Result};
+
+use super::super::layout::{CHAIN_END, DIRECTORY_MAX, ENTRY, entry_type, table_checksum};
 use super::super::make::upcase_table;
 use super::super::pages::Stage;
 use super::super::set::Stream;
 use super::super::upcase::Upcase;
-use super::Checker;
+use super::super::volume::Volume;
+use super::{Checker, is_damage};
 use crate::raw::{byte, le32, le64, put32, put64};
+
+/// Cuts the chain of a root directory that cannot be followed, without which nothing can be read.
+/// Answers whether it did.
+pub(super) fn mend_root(disk: &Arc<dyn Disk>) -> Result<bool> {
+    let mut volume = Volume::open_bare(disk.clone(), false)?;
+    if !volume.runs(volume.root_stream()).is_err_and(|error| is_damage(&error)) {
+        return Ok(false);
+    }
+    let (mut cluster, mut seen) = (volume.geometry.root, HashSet::new());
+    let most = (DIRECTORY_MAX / volume.geometry.cluster).max(1) as usize;
+    while seen.insert(cluster) && seen.len() <= most {
+        let next = volume.fat_entry(cluster)?;
+        if !volume.geometry.is_cluster(next) || seen.contains(&next) {
+            break;
+        }
+        cluster = next;
+    }
+    volume.begin()?;
+    volume.set_fat(Stage::Entry, cluster, CHAIN_END)?;
+    volume.pages.commit()?;
+    Ok(true)
+}
 
 impl Checker {
     pub(super) fn system(&mut self) -> Result<()> {
@@ -39,7 +65,7 @@ impl Checker {
     fn bitmap(&mut self, place: u64, mut raw: Vec<u8>) -> Result<()> {
         let stream = Stream { start: le32(&raw, 20), size: le64(&raw, 24), contiguous: false };
         let bytes = u64::from(self.volume.geometry.clusters).div_ceil(8);
-        if stream.size != bytes {
+        if stream.size != bytes && !self.is_cut_short() {
             let size = stream.size;
             self.found(format!("The bitmap has {size} bytes, not {bytes}"), true);
             put64(&mut raw, 24, bytes);
