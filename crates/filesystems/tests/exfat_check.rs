@@ -37,8 +37,8 @@ fn filled() -> Vec<u8> {
             .collect();
         // The first two grow in turns: they become chains.
         for step in 0..3 {
-            for number in 0..2 {
-                ours.write(made[number], step * 1500, &Rng::new(step).bytes(1500)).unwrap();
+            for file in made.iter().take(2) {
+                ours.write(*file, step * 1500, &Rng::new(step).bytes(1500)).unwrap();
             }
         }
         ours.write(made[2], 0, &Rng::new(7).bytes(5000)).unwrap();
@@ -85,12 +85,11 @@ impl Damage<'_> {
 
     /// Where the set of a file begins.
     fn set(&self, name: &str) -> usize {
-        let units: Vec<u8> =
-            name.encode_utf16().take(15).flat_map(u16::to_le_bytes).collect();
+        let units: Vec<u8> = name.encode_utf16().take(15).flat_map(u16::to_le_bytes).collect();
         let heap = self.heap();
-        let found = self.0[heap..].chunks_exact(32).position(|entry| {
-            entry[0] == 0xC1 && entry[2..].starts_with(&units)
-        });
+        let found = self.0[heap..]
+            .chunks_exact(32)
+            .position(|entry| entry[0] == 0xC1 && entry[2..].starts_with(&units));
         heap + (found.unwrap() - 2) * 32
     }
 

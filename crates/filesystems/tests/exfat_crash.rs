@@ -56,8 +56,7 @@ fn budget(default: usize) -> usize {
 }
 
 const SHAPES: [(u32, u32); 4] = [(512, 512), (1024, 512), (4096, 4096), (4096, 512)];
-const LIMITS: CrashLimits =
-    CrashLimits { full_up_to: 6, random_subsets: 12, torn: 4, seed: 3 };
+const LIMITS: CrashLimits = CrashLimits { full_up_to: 6, random_subsets: 12, torn: 4, seed: 3 };
 
 #[test]
 fn a_cut_leaves_lost_clusters_at_most() {

@@ -45,7 +45,10 @@ impl FatFilled {
         let name = if self.exfat { "exFAT" } else { "FAT" };
         let counted = [
             (self.owners, format!("files lost their owner: {name} has none")),
-            (self.xattrs, format!("files lost extended attributes or access lists: {name} has none")),
+            (
+                self.xattrs,
+                format!("files lost extended attributes or access lists: {name} has none"),
+            ),
             (self.hard_links, format!("hard links became copies: {name} has none")),
             (self.symlinks, format!("symbolic links were left out: {name} has none")),
             (self.specials, format!("devices, pipes and sockets were left out: {name} has none")),

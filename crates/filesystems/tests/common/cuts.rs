@@ -109,13 +109,7 @@ pub(crate) fn move_on(ours: &dyn Filesystem, rng: &mut Rng, at: &mut (String, St
     let names = ["one", "two with a name that is longer", "three", "file", "another new name"];
     let name = rng.pick(&names).to_string();
     let folder = |name: &str| ours.lookup(ours.root(), name.as_bytes()).unwrap().inode;
-    ours.rename(
-        folder(&at.0),
-        at.1.as_bytes(),
-        folder(&to),
-        name.as_bytes(),
-        Rename::Replace,
-    )
-    .unwrap();
+    ours.rename(folder(&at.0), at.1.as_bytes(), folder(&to), name.as_bytes(), Rename::Replace)
+        .unwrap();
     *at = (to, name);
 }

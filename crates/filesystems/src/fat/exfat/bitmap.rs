@@ -31,7 +31,12 @@ impl Volume {
     }
 
     /// Marks clusters.
-    pub(crate) fn mark(&mut self, stage: Stage, (first, count): (u32, u32), used: bool) -> Result<()> {
+    pub(crate) fn mark(
+        &mut self,
+        stage: Stage,
+        (first, count): (u32, u32),
+        used: bool,
+    ) -> Result<()> {
         let mut cluster = first;
         let end = first + count;
         while cluster < end {

@@ -278,7 +278,11 @@ impl Volume {
     }
 
     /// Measures the room in some sectors of a directory anew.
-    pub(crate) fn measure(&mut self, start: u32, sectors: std::ops::RangeInclusive<u32>) -> Result<()> {
+    pub(crate) fn measure(
+        &mut self,
+        start: u32,
+        sectors: std::ops::RangeInclusive<u32>,
+    ) -> Result<()> {
         for sector in sectors {
             let directories = self.directories.get_mut().unwrap_or_else(PoisonError::into_inner);
             let Some(directory) = directories.known.get(&start).cloned() else { return Ok(()) };
@@ -297,12 +301,7 @@ impl Volume {
     }
 
     /// The file with that name.
-    pub(crate) fn find(
-        &self,
-        number: u64,
-        stream: Stream,
-        units: &[u16],
-    ) -> Result<Option<Found>> {
+    pub(crate) fn find(&self, number: u64, stream: Stream, units: &[u16]) -> Result<Option<Found>> {
         let directory = self.index(number, stream)?;
         let Some(slot) = directory.names.get(&self.hash(units)) else { return Ok(None) };
         let place = self.slot_place(&directory.runs, *slot)?;

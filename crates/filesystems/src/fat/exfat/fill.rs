@@ -5,8 +5,8 @@ use std::sync::Arc;
 use disksmith_disk::{Disk, Error, Kind, Result};
 
 use super::super::fill::{FatFilled, Rules, SIZES, fill, measure};
-use super::make::{ExfatOptions, make, plan};
 use super::Exfat;
+use super::make::{ExfatOptions, make, plan};
 use crate::Filesystem;
 use crate::source::Source;
 

@@ -35,8 +35,7 @@ const ALIGN: u64 = 1 << 20;
 pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
     let label = label::encode(&options.label)?;
     let upcase = upcase_table();
-    let (mut geometry, bitmap_length) =
-        plan(options, disk.size(), disk.geometry().sector)?;
+    let (mut geometry, bitmap_length) = plan(options, disk.size(), disk.geometry().sector)?;
     let clusters_for = |length: u64| length.div_ceil(geometry.cluster) as u32;
     let (bitmap_clusters, upcase_clusters) =
         (clusters_for(bitmap_length), clusters_for(upcase.len() as u64));
@@ -83,11 +82,7 @@ pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
 }
 
 /// The geometry, its root directory still open, and the length of the bitmap in bytes.
-pub(super) fn plan(
-    options: &ExfatOptions,
-    size: u64,
-    own_sector: u32,
-) -> Result<(Geometry, u64)> {
+pub(super) fn plan(options: &ExfatOptions, size: u64, own_sector: u32) -> Result<(Geometry, u64)> {
     let sector = u64::from(options.sector_size.unwrap_or(own_sector.max(512)));
     if !sector.is_power_of_two() || !(512..=4096).contains(&sector) {
         return Err(invalid(&format!("sectors of {sector} bytes are not possible (512 to 4096)")));

@@ -134,13 +134,7 @@ impl Pages {
     }
 
     /// Sets the bits of `mask` in a byte to those of `value`.
-    pub(crate) fn store_bits(
-        &mut self,
-        stage: Stage,
-        at: u64,
-        mask: u8,
-        value: u8,
-    ) -> Result<()> {
+    pub(crate) fn store_bits(&mut self, stage: Stage, at: u64, mask: u8, value: u8) -> Result<()> {
         self.store_piece(stage, at, &[mask], &[value])
     }
 

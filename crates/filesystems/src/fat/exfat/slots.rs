@@ -198,7 +198,12 @@ impl Volume {
     }
 
     /// Puts another set in the place of a file's, if it fits there and all of it is in one sector.
-    pub(crate) fn replace_set(&mut self, number: u64, found: &Found, set: &FileSet) -> Result<bool> {
+    pub(crate) fn replace_set(
+        &mut self,
+        number: u64,
+        found: &Found,
+        set: &FileSet,
+    ) -> Result<bool> {
         let stream = self.directory_stream(number)?;
         let directory = self.index(number, stream)?;
         let (there, count) = (found.set.entries(), set.entries());

@@ -53,7 +53,9 @@ impl Checker {
             self.rewrite(placed)?;
         }
         let set = &placed.set;
-        Ok(set.is_directory().then(|| Stream { size: set.size().min(DIRECTORY_MAX), ..set.stream() }))
+        Ok(set
+            .is_directory()
+            .then(|| Stream { size: set.size().min(DIRECTORY_MAX), ..set.stream() }))
     }
 
     fn name(&mut self, path: &str, set: &mut FileSet, names: &mut HashSet<Vec<u16>>) {

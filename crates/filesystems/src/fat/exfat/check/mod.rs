@@ -39,7 +39,9 @@ pub fn repair(disk: Arc<dyn Disk>, what: Mend) -> Result<RepairReport> {
         report.mended += 1;
     }
     if !disk.read_only() && what != Mend::Safe && system::mend_root(&disk)? {
-        report.found.push("The root directory's chain was damaged: it ends before that".to_string());
+        report
+            .found
+            .push("The root directory's chain was damaged: it ends before that".to_string());
         report.mended += 1;
     }
     let rounds = if what == Mend::Safe { 1 } else { ROUNDS_MAX };

@@ -104,8 +104,7 @@ impl Checker {
             .take(wanted - 1)
             .take_while(|(_, _, raw)| byte(raw, 0) & 0xC0 == 0xC0)
             .count();
-        let raw: Vec<_> =
-            rest.iter().take(there).map(|(_, place, raw)| (*place, *raw)).collect();
+        let raw: Vec<_> = rest.iter().take(there).map(|(_, place, raw)| (*place, *raw)).collect();
         let bytes: Vec<u8> = raw.iter().flat_map(|(_, raw)| *raw).collect();
         let Some(set) = FileSet::parse_loosely(&bytes) else {
             self.found(format!("{}/: the entries of a file are not whole", folder.path), true);
