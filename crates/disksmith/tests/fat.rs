@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use disksmith_testkit::oracle::{run, succeed};
+use disksmith_testkit::oracle::succeed;
 use support::{Scratch, disksmith, ours, refused};
 
 /// A tree that FAT can hold.

@@ -150,6 +150,8 @@ fn a_full_volume_says_so_and_is_whole_afterwards() {
     assert_eq!(ours.statistics().unwrap().free, 0);
     ours.sync().unwrap();
     assert_clean_exfat(&image, "full");
+    let percent = || std::fs::read(&image).unwrap()[112];
+    assert_eq!(percent(), 100, "PercentInUse");
     ours.unlink(root, b"F").unwrap();
     // What the transaction frees can be used.
     let file = ours.create(root, b"g", &new(FileKind::Regular)).unwrap();
@@ -168,6 +170,7 @@ fn a_full_volume_says_so_and_is_whole_afterwards() {
     let again = Exfat::open(FileDisk::open(&image), true).unwrap();
     assert_eq!(again.statistics().unwrap().free, free);
     assert_clean_exfat(&image, "emptied");
+    assert!(percent() < 5, "PercentInUse: {}", percent());
 }
 
 #[test]
