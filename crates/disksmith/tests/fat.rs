@@ -1,5 +1,5 @@
-//! FAT, exFAT and swap by the program: made, filled, looked at and mounted, in several image
-//! formats, judged by dosfstools, mtools, exfatprogs and util-linux.
+//! FAT and swap by the program: made, filled, looked at and mounted, in several image
+//! formats, judged by dosfstools, mtools and util-linux.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use disksmith_testkit::oracle::{run, succeed};
+use disksmith_testkit::oracle::succeed;
 use support::{Scratch, disksmith, ours, refused};
 
 /// A tree that FAT can hold.
@@ -179,42 +179,6 @@ fn a_volume_is_mounted_and_used() {
     ours(&["umount", &place]);
     clean(&raw(&scratch, &image));
     assert_eq!(ours(&["ls", &format!("{image}::/tree")]), "empty\n");
-}
-
-#[test]
-fn exfat_is_made_and_read() {
-    let scratch = Scratch::new();
-    for (size, cluster) in [("8M", "4096"), ("300M", "32768"), ("300M", "512")] {
-        let image = scratch.text("exfat.img");
-        let _ = fs::remove_file(&image);
-        ours(&[
-            "mkfs",
-            &image,
-            "-t",
-            "exfat",
-            "-L",
-            "Größe",
-            "--uuid",
-            "12345678",
-            "--size",
-            size,
-            "--cluster-size",
-            cluster,
-        ]);
-        let said = run("fsck.exfat", &["-n", &image]);
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(said.status.success() && text.contains("clean"), "{text}");
-        let told = succeed("blkid", &["-p", "-o", "value", "-s", "UUID", "-s", "LABEL", &image]);
-        assert!(told.contains("1234-5678") && told.contains("Größe"), "{told}");
-        assert_eq!(ours(&["ls", &format!("{image}::/")]), "");
-        let df = ours(&["df", &image]);
-        assert!(df.contains("exfat"), "{df}");
-        assert!(refused(&["mkdir", &format!("{image}::/x")]).contains("exFAT"));
-    }
-    let theirs = scratch.file("theirs.img", 64 << 20);
-    succeed("mkfs.exfat", &["-L", "theirs", &theirs]);
-    assert_eq!(ours(&["ls", &format!("{theirs}::/")]), "");
-    assert!(ours(&["df", &theirs]).contains("theirs"));
 }
 
 #[test]

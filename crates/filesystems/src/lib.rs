@@ -23,8 +23,12 @@ use disksmith_disk::{Disk, Result};
 
 /// Opens the filesystem on `disk`, whichever it is.
 pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Arc<dyn Filesystem>> {
-    match fat::Fat::open(disk.clone(), read_only) {
-        Ok(fat) => Ok(Arc::new(fat)),
+    if let Ok(fat) = fat::Fat::open(disk.clone(), read_only) {
+        return Ok(Arc::new(fat));
+    }
+    match fat::exfat::Exfat::open(disk.clone(), read_only) {
+        Ok(exfat) => Ok(Arc::new(exfat)),
+        Err(error) if error.kind() != disksmith_disk::Kind::NotFound => Err(error),
         Err(_) => Ok(Arc::new(ext::Ext::open(disk, read_only)?)),
     }
 }

@@ -21,6 +21,7 @@ pub fn used_ranges(disk: &Arc<dyn Disk>, kind: &str) -> Result<Option<Vec<Range<
             filesystem.used_ranges()?
         }
         "vfat" => crate::fat::used_ranges(disk.clone())?,
+        "exfat" => crate::fat::exfat::used_ranges(disk.clone())?,
         "swap" => crate::swap::used_ranges(&**disk)?,
         _ => return Ok(None),
     };

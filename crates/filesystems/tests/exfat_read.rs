@@ -159,7 +159,7 @@ fn files_are_read_however_they_lie() {
     fs::write(&image, &bytes).unwrap();
     let said = try_run("fsck.exfat", &["-n", text(&image)]);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
-    let exfat = Exfat::open(FileDisk::open(&image)).unwrap();
+    let exfat = Exfat::open(FileDisk::open(&image), true).unwrap();
     assert_eq!(exfat.label(), "Größe".as_bytes());
     let read = |name: &str| {
         let at = exfat.lookup(exfat.root(), name.as_bytes()).unwrap();
@@ -220,7 +220,7 @@ fn changed_bytes_do_no_harm() {
             disk.write_at(&[byte], at).unwrap();
             rng.next_u64();
         }
-        let Ok(exfat) = Exfat::open(disk.clone()) else { continue };
+        let Ok(exfat) = Exfat::open(disk.clone(), true) else { continue };
         let _ = exfat.statistics();
         let mut inside = Vec::new();
         let _ = exfat.read_directory(exfat.root(), 0, &mut |entry| {

@@ -7,93 +7,16 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
+use common::changes::new;
+use common::cuts::{Tree, make_movable, move_on, step, tree};
 use common::*;
 use disksmith_disk::MemoryDisk;
 use disksmith_filesystems::fat::{self, Fat, FatKind, FatOptions};
-use disksmith_filesystems::{Changes, Device, FileKind, Filesystem, NewFile, Rename};
+use disksmith_filesystems::{FileKind, Filesystem};
 use disksmith_testkit::{CrashLimits, Recorder, Rng, crash_states};
-
-type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn new(kind: FileKind) -> NewFile {
-    NewFile { kind, mode: 0o755, uid: 0, gid: 0, device: Device::default() }
-}
-
-fn tree(ours: &dyn Filesystem, what: &str) -> Tree {
-    let mut tree = Tree::new();
-    let mut todo = vec![(ours.root(), Vec::new())];
-    while let Some((inode, path)) = todo.pop() {
-        ours.read_directory(inode, 0, &mut |entry| {
-            if entry.name == b"." || entry.name == b".." {
-                return true;
-            }
-            let at = ours.attributes(entry.inode).unwrap_or_else(|e| panic!("{what}: {e}"));
-            let path = [&path[..], b"/", &entry.name].concat();
-            let mut bytes =
-                vec![0; if at.kind == FileKind::Directory { 0 } else { at.size as usize }];
-            if at.kind == FileKind::Directory {
-                todo.push((entry.inode, path.clone()));
-            } else {
-                ours.read(entry.inode, 0, &mut bytes)
-                    .unwrap_or_else(|e| panic!("{what}: {path:?}: {e}"));
-            }
-            tree.insert(path, bytes);
-            true
-        })
-        .unwrap_or_else(|e| panic!("{what}: {e}"));
-    }
-    tree
-}
-
-/// One change; answers the paths that it touches.
-fn step(ours: &Fat, rng: &mut Rng, number: u64) -> Vec<Vec<u8>> {
-    let name = |rng: &mut Rng| {
-        let number = rng.below(14);
-        format!("Name {number} {}", "n".repeat((number * 5) as usize))
-    };
-    let (a, b) = (name(rng), name(rng));
-    let root = ours.root();
-    let folder = |name: &str| ours.lookup(root, name.as_bytes()).map_or(root, |at| at.inode);
-    let (from, to) = match rng.below(4) {
-        0 => ("", "folder"),
-        1 => ("folder", ""),
-        2 => ("folder", "folder"),
-        _ => ("", ""),
-    };
-    let (parent, target) = (folder(from), folder(to));
-    let path = |folder: &str, name: &str| match folder {
-        "" => format!("/{name}").into_bytes(),
-        folder => format!("/{folder}/{name}").into_bytes(),
-    };
-    let (here, there) = (path(from, &a), path(to, &b));
-    let found = ours.lookup(parent, a.as_bytes()).ok();
-    let data = vec![number as u8 + 1; 1 + rng.below(9000) as usize];
-    // What cannot be done then and there is not done.
-    let _ = match (rng.below(9), found) {
-        (0..=2, None) => ours
-            .create(parent, a.as_bytes(), &new(FileKind::Regular))
-            .and_then(|made| ours.write(made.inode, 0, &data)),
-        (3, None) => ours.create(parent, a.as_bytes(), &new(FileKind::Directory)).map(drop),
-        (0..=2, Some(at)) => ours.write(at.inode, at.size, &data),
-        (3 | 4, Some(at)) => {
-            let changes = Changes { size: Some(at.size / 2), ..Changes::default() };
-            ours.set_attributes(at.inode, &changes).map(drop)
-        }
-        (5, Some(at)) if at.kind == FileKind::Directory => {
-            ours.remove_directory(parent, a.as_bytes())
-        }
-        (5, Some(_)) => ours.unlink(parent, a.as_bytes()),
-        (6..=8, Some(_)) => {
-            ours.rename(parent, a.as_bytes(), target, b.as_bytes(), Rename::Replace)
-        }
-        _ => Ok(()),
-    };
-    vec![here, there]
-}
 
 /// What a cut may leave, as we and as fsck.fat put it.
 const HARMLESS: &[&str] = &[
@@ -222,4 +145,56 @@ fn a_cut_leaves_lost_clusters_at_most() {
         });
     }
     assert!(asked > 10, "fsck.fat was asked {asked} times");
+}
+
+#[test]
+fn a_file_that_moves_is_never_gone() {
+    let budget: usize =
+        std::env::var("DISKSMITH_CRASH_STATES").map_or(1500, |n| n.parse().unwrap());
+    let limits = CrashLimits { full_up_to: 6, random_subsets: 12, torn: 4, seed: 5 };
+    let (mut looked_at, mut seed) = (0, 0);
+    while looked_at < budget {
+        seed += 1;
+        let kind = [FatKind::Fat12, FatKind::Fat16, FatKind::Fat32][seed as usize % 3];
+        let disk = Arc::new(MemoryDisk::new(3 << 20));
+        let options = FatOptions {
+            kind: Some(kind),
+            cluster_size: Some(if kind == FatKind::Fat12 { 1024 } else { 512 }),
+            ..FatOptions::default()
+        };
+        fat::make(&*disk, &options).unwrap();
+        let ours = Fat::open(disk.clone(), false).unwrap();
+        let content = make_movable(&ours);
+        ours.close().unwrap();
+        let initial = (*disk).clone();
+        let recorder = Recorder::new();
+        let ours = Fat::open(recorder.disk(0, initial.clone()), false).unwrap();
+        let mut rng = Rng::new(seed);
+        let mut at = ("a".to_string(), "file".to_string());
+        for _ in 0..12 {
+            move_on(&ours, &mut rng, &mut at);
+            if rng.one_in(2) {
+                ours.sync().unwrap();
+            }
+        }
+        ours.close().unwrap();
+        let log = recorder.log();
+        crash_states(&[initial], &log, limits, &mut |state| {
+            looked_at += 1;
+            let what = format!("seed {seed} ({kind:?}), state {}", state.name);
+            let disk = Arc::new(state.files[0].clone());
+            let has = |when: &str| {
+                let ours = Fat::open(disk.clone(), true).unwrap();
+                let there = tree(&ours, &what).values().any(|bytes| *bytes == content);
+                assert!(there, "{what}: the file is gone {when}");
+            };
+            has("after the cut");
+            if looked_at % 8 == 0 {
+                fat::repair(disk.clone(), fat::Mend::All(fat::Lost::Free)).unwrap();
+                has("after the repair");
+                assert_eq!(fat::check(disk.clone()).unwrap().findings, [""; 0], "{what}");
+            }
+            looked_at < budget
+        });
+    }
 }

@@ -27,13 +27,9 @@ pub fn open_filesystem(
             let open = disksmith_filesystems::fat::Fat::open(disk.clone(), read_only);
             Ok(Arc::new(open.with_context(attempt)?))
         }
-        "exfat" if read_only => {
-            let open = disksmith_filesystems::fat::exfat::Exfat::open(disk.clone());
-            Ok(Arc::new(open.with_context(attempt)?))
-        }
         "exfat" => {
-            Err(Error::new(Kind::Unsupported, "exFAT can be read, not written yet")
-                .context(attempt()))
+            let open = disksmith_filesystems::fat::exfat::Exfat::open(disk.clone(), read_only);
+            Ok(Arc::new(open.with_context(attempt)?))
         }
         kind => Err(Error::new(
             Kind::Unsupported,

@@ -169,10 +169,11 @@ fn judge(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
     match content.as_deref() {
         // What is not recognised may be an ext filesystem that lost its superblock.
         None | Some("ext2" | "ext3" | "ext4") => judge_ext(disk, repair),
-        Some("vfat") => judge_fat(disk, repair),
+        Some("vfat") => judge_fat(disk, repair, (fat::check, fat::repair)),
+        Some("exfat") => judge_fat(disk, repair, (fat::exfat::check, fat::exfat::repair)),
         Some(other) => Err(Error::new(
             Kind::Unsupported,
-            format!("There is no check for {other} (but for ext2, ext3, ext4 and FAT)"),
+            format!("There is no check for {other} (but for ext2, ext3, ext4, FAT and exFAT)"),
         )),
     }
 }
@@ -198,7 +199,17 @@ fn judge_ext(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
     })
 }
 
-fn judge_fat(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
+/// What checks a FAT or exFAT, and what mends it.
+type FatJudges = (
+    fn(Arc<dyn Disk>) -> Result<fat::CheckReport>,
+    fn(Arc<dyn Disk>, fat::Mend) -> Result<fat::RepairReport>,
+);
+
+fn judge_fat(
+    disk: &Arc<dyn Disk>,
+    repair: Option<Repair>,
+    (check, mend_all): FatJudges,
+) -> Result<Told> {
     let mend = match repair {
         None => None,
         Some(Repair::Safe) => Some(fat::Mend::Safe),
@@ -207,7 +218,7 @@ fn judge_fat(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
     let summary =
         |report: &fat::CheckReport| format!("{} files, {} clusters", report.files, report.clusters);
     let Some(what) = mend else {
-        let report = fat::check(disk.clone())?;
+        let report = check(disk.clone())?;
         return Ok(Told {
             left: report.findings.clone(),
             left_count: report.count,
@@ -216,7 +227,7 @@ fn judge_fat(disk: &Arc<dyn Disk>, repair: Option<Repair>) -> Result<Told> {
             found: report.findings,
         });
     };
-    let report = fat::repair(disk.clone(), what)?;
+    let report = mend_all(disk.clone(), what)?;
     Ok(Told {
         changed: report.changed(),
         left: report.last.findings.clone(),

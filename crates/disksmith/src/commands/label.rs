@@ -59,12 +59,13 @@ impl Verb for Label {
                 let changes = ext::Tune { label, uuid, ..ext::Tune::default() };
                 ext::tune(&opened.disk, &changes).with_context(attempt)?;
             }
-            Some("vfat") => {
+            Some(kind @ ("vfat" | "exfat")) => {
                 let serial = self.uuid.as_deref().map(new_serial).transpose()?;
                 let label = self.label.as_ref().map(|label| label.as_bytes().to_vec());
                 let time = super::mkfs::epoch()?;
                 let changes = fat::Tune { label, serial, time };
-                fat::tune(opened.disk.clone(), &changes).with_context(attempt)?;
+                let tune = if kind == "vfat" { fat::tune } else { fat::exfat::tune };
+                tune(opened.disk.clone(), &changes).with_context(attempt)?;
             }
             Some("swap") => {
                 let uuid = self.uuid.as_deref().map(new_uuid).transpose()?;
@@ -73,7 +74,7 @@ impl Verb for Label {
             }
             Some(other) => {
                 let why = format!(
-                    "The label of {other} cannot be changed (only of ext2, ext3, ext4, FAT and swap)"
+                    "The label of {other} cannot be changed (only of ext2, ext3, ext4, FAT, exFAT and swap)"
                 );
                 return Err(Error::new(Kind::Unsupported, why).context(attempt()).into());
             }

@@ -31,13 +31,18 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
+    pub(crate) fn get(&self, start: u32) -> Option<Arc<Vec<Run>>> {
+        self.known.get(&start).cloned()
+    }
+
     pub(crate) fn forget(&mut self, start: u32) {
         if let Some(runs) = self.known.remove(&start) {
             self.runs -= runs.len();
         }
     }
 
-    fn keep(&mut self, start: u32, runs: Arc<Vec<Run>>) {
+    /// Remembers a chain.
+    pub(crate) fn keep(&mut self, start: u32, runs: Arc<Vec<Run>>) {
         if self.runs + runs.len() > RUNS_MAX {
             self.known.clear();
             self.runs = 0;
@@ -110,8 +115,8 @@ impl Core {
             return Ok(Arc::default());
         }
         let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runs) = chains.known.get(&start) {
-            return Ok(runs.clone());
+        if let Some(runs) = chains.get(start) {
+            return Ok(runs);
         }
         drop(chains);
         let runs = Arc::new(self.follow(self.check_start(start)?)?);

@@ -1,4 +1,4 @@
-//! Making volumes with files in them.
+//! Making volumes with files in them: FAT, and exFAT by the same rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,18 +35,24 @@ pub struct FatFilled {
     pub renamed: Vec<(Vec<u8>, Vec<u8>)>,
     /// All of them, also those that are not told.
     pub renamed_count: u64,
+    /// The volume is exFAT.
+    pub exfat: bool,
 }
 
 impl FatFilled {
     /// One line for each sort of loss; empty if nothing was lost.
     pub fn losses(&self) -> Vec<String> {
+        let name = if self.exfat { "exFAT" } else { "FAT" };
         let counted = [
-            (self.owners, "files lost their owner: FAT has none"),
-            (self.xattrs, "files lost extended attributes or access lists: FAT has none"),
-            (self.hard_links, "hard links became copies: FAT has none"),
-            (self.symlinks, "symbolic links were left out: FAT has none"),
-            (self.specials, "devices, pipes and sockets were left out: FAT has none"),
-            (self.renamed_count, "names that FAT cannot hold were changed"),
+            (self.owners, format!("files lost their owner: {name} has none")),
+            (
+                self.xattrs,
+                format!("files lost extended attributes or access lists: {name} has none"),
+            ),
+            (self.hard_links, format!("hard links became copies: {name} has none")),
+            (self.symlinks, format!("symbolic links were left out: {name} has none")),
+            (self.specials, format!("devices, pipes and sockets were left out: {name} has none")),
+            (self.renamed_count, format!("names that {name} cannot hold were changed")),
         ];
         let lines = counted.iter().filter(|(count, _)| *count > 0);
         lines.map(|(count, what)| format!("{count} {what}")).collect()
@@ -63,26 +69,55 @@ pub fn make_from(
     let fat = Fat::open(disk, false)?;
     fat.set_clock(options.time);
     fat.commit_rarely();
-    let mut fill = Fill {
-        fat: &fat,
-        options,
-        paths: HashMap::from([(Vec::new(), fat.root())]),
-        times: Vec::new(),
-        filled: FatFilled::default(),
-    };
-    std::thread::scope(|scope| fill.add_all(&mut Ahead::start(scope, source)?))?;
-    // A directory's time changes with each name put into it: it is set at the end.
-    for (inode, time) in std::mem::take(&mut fill.times) {
-        fat.set_attributes(inode, &times(time))?;
-    }
-    let filled = fill.filled;
+    let rules =
+        Rules { exfat: false, time: options.time, map_names: options.map_names, most: FILE_MAX };
+    let filled = fill(&fat, rules, source)?;
     fat.close()?;
     Ok(filled)
 }
 
+/// How files are put into a volume.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) exfat: bool,
+    /// No file is newer.
+    pub(crate) time: Option<Time>,
+    /// Names that cannot be held are changed.
+    pub(crate) map_names: bool,
+    /// Bytes of the longest file.
+    pub(crate) most: u64,
+}
+
+impl Rules {
+    fn name(self) -> &'static str {
+        if self.exfat { "exFAT" } else { "FAT" }
+    }
+}
+
+/// Puts the files of `source` into an empty volume.
+pub(crate) fn fill(
+    volume: &dyn Filesystem,
+    rules: Rules,
+    source: &mut dyn Source,
+) -> Result<FatFilled> {
+    let mut fill = Fill {
+        volume,
+        rules,
+        paths: HashMap::from([(Vec::new(), volume.root())]),
+        times: Vec::new(),
+        filled: FatFilled { exfat: rules.exfat, ..FatFilled::default() },
+    };
+    std::thread::scope(|scope| fill.add_all(&mut Ahead::start(scope, source)?))?;
+    // A directory's time changes with each name put into it: it is set at the end.
+    for (inode, time) in std::mem::take(&mut fill.times) {
+        volume.set_attributes(inode, &times(time))?;
+    }
+    Ok(fill.filled)
+}
+
 struct Fill<'a> {
-    fat: &'a Fat,
-    options: &'a FatOptions,
+    volume: &'a dyn Filesystem,
+    rules: Rules,
     /// Inodes of what was put, by the source's paths.
     paths: HashMap<Vec<u8>, u64>,
     times: Vec<(u64, Time)>,
@@ -119,7 +154,7 @@ impl Fill<'_> {
             Node::Directory => {
                 let inode = self.folder(&file.path)?;
                 let time = self.time(file);
-                if inode != self.fat.root() {
+                if inode != self.volume.root() {
                     self.times.push((inode, time));
                 }
                 return Ok(());
@@ -144,28 +179,28 @@ impl Fill<'_> {
                 inode
             }
             Node::Regular(size) => {
-                if *size > FILE_MAX {
-                    return Err(
-                        errors::too_big().context("A file on FAT has at most 4294967295 bytes")
-                    );
+                if *size > self.rules.most {
+                    let (name, most) = (self.rules.name(), self.rules.most);
+                    return Err(errors::too_big()
+                        .context(format!("A file on {name} has at most {most} bytes")));
                 }
                 let inode = self.make(file)?;
-                source.content(&mut |offset, data| self.fat.write(inode, offset, data))?;
-                if self.fat.attributes(inode)?.size != *size {
+                source.content(&mut |offset, data| self.volume.write(inode, offset, data))?;
+                if self.volume.attributes(inode)?.size != *size {
                     let changes = Changes { size: Some(*size), ..Changes::default() };
-                    self.fat.set_attributes(inode, &changes)?;
+                    self.volume.set_attributes(inode, &changes)?;
                 }
                 self.paths.insert(file.path.clone(), inode);
                 inode
             }
         };
-        self.fat.set_attributes(made, &times(self.time(file)))?;
+        self.volume.set_attributes(made, &times(self.time(file)))?;
         Ok(())
     }
 
     /// Files are not newer than the volume.
     fn time(&self, file: &SourceFile) -> Time {
-        self.options.time.map_or(file.modified, |most| file.modified.min(most))
+        self.rules.time.map_or(file.modified, |most| file.modified.min(most))
     }
 
     fn make(&mut self, file: &SourceFile) -> Result<u64> {
@@ -175,8 +210,7 @@ impl Fill<'_> {
 
     /// Makes a file under its name, or under the nearest that FAT can hold.
     fn make_named(&mut self, parent: u64, name: &[u8], file: &NewFile) -> Result<u64> {
-        let plain = name::encode(name).and_then(|_| self.fat.create(parent, name, file));
-        let error = match plain {
+        let error = match self.volume.create(parent, name, file) {
             Ok(made) => {
                 self.filled.files += 1;
                 return Ok(made.inode);
@@ -186,18 +220,19 @@ impl Fill<'_> {
         let taken = error.kind() == Kind::AlreadyExists;
         let unnameable = matches!(error.kind(), Kind::InvalidInput | Kind::LimitExceeded);
         let error = match taken {
-            true => {
-                error.context("FAT does not tell upper from lower case, and such a name is there")
-            }
+            true => error.context(format!(
+                "{} does not tell upper from lower case, and such a name is there",
+                self.rules.name()
+            )),
             false => error,
         };
-        if !taken && !unnameable || !self.options.map_names {
+        if !taken && !unnameable || !self.rules.map_names {
             return Err(error.with_hint("Say that names may be changed, or change the names."));
         }
         let near = name::nearest(name);
         for number in 1..1000 {
             let candidate = if number == 1 { near.clone() } else { numbered(&near, number) };
-            match self.fat.create(parent, &candidate, file) {
+            match self.volume.create(parent, &candidate, file) {
                 Ok(made) => {
                     self.filled.files += 1;
                     self.filled.renamed_count += 1;
@@ -216,11 +251,11 @@ impl Fill<'_> {
     fn copy(&self, from: u64, to: u64) -> Result<()> {
         let (mut buffer, mut at) = (PageBuffer::zeroed(STEP), 0);
         loop {
-            let count = self.fat.read(from, at, &mut buffer)?;
+            let count = self.volume.read(from, at, &mut buffer)?;
             if count == 0 {
                 return Ok(());
             }
-            self.fat.write(to, at, buffer.get(..count).unwrap_or(&[]))?;
+            self.volume.write(to, at, buffer.get(..count).unwrap_or(&[]))?;
             at += count as u64;
         }
     }
@@ -262,11 +297,12 @@ fn numbered(name: &[u8], number: u32) -> Vec<u8> {
     format!("{base}_{number}{extension}").into_bytes()
 }
 
-/// The size in bytes of a volume that holds the files of `source` under these options, with a
-/// little room. Reads names and lengths, not content.
-pub fn size_for(options: &FatOptions, source: &mut dyn Source) -> Result<u64> {
-    /// Clusters of 512 bytes to 64 KiB.
-    const SIZES: usize = 8;
+/// Clusters of 512 bytes to 32 MiB.
+pub(crate) const SIZES: usize = 17;
+
+/// How many clusters of 512 bytes, 1 KiB … the files of `source` need. `per_entry`: units of a name
+/// in one directory entry.
+pub(crate) fn measure(source: &mut dyn Source, per_entry: u64) -> Result<[u64; SIZES]> {
     let mut needed = [0_u64; SIZES];
     let mut slots: HashMap<Vec<u8>, u64> = HashMap::from([(Vec::new(), 1)]);
     let mut lengths: HashMap<Vec<u8>, u64> = HashMap::new();
@@ -275,7 +311,7 @@ pub fn size_for(options: &FatOptions, source: &mut dyn Source) -> Result<u64> {
         let folder = file.path.get(..split).unwrap_or(&[]).to_vec();
         // Each name may leave a part of its sector unused.
         let name = file.path.len().saturating_sub(split);
-        *slots.entry(folder).or_insert(2) += (name as u64).div_ceil(13) + 2;
+        *slots.entry(folder).or_insert(2) += (name as u64).div_ceil(per_entry) + 2;
         let length = match &file.node {
             Node::Regular(length) => {
                 lengths.insert(file.path.clone(), *length);
@@ -297,6 +333,13 @@ pub fn size_for(options: &FatOptions, source: &mut dyn Source) -> Result<u64> {
             *needed += (slots * 5 / 4 * 32).div_ceil(512 << index);
         }
     }
+    Ok(needed)
+}
+
+/// The size in bytes of a volume that holds the files of `source` under these options, with a
+/// little room. Reads names and lengths, not content.
+pub fn size_for(options: &FatOptions, source: &mut dyn Source) -> Result<u64> {
+    let needed = measure(source, 13)?;
     let bytes = needed[0] * 512;
     let mut size = (bytes + bytes / 50).max(64 << 10).next_multiple_of(1 << 16);
     for _ in 0..2000 {

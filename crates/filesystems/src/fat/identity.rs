@@ -1,7 +1,7 @@
 //! Inode numbers. FAT has none: a file's number is the place of its entry on the disk (in units of
 //! 32 bytes), so that it is the same each time the volume is opened. While the volume is open, a
 //! file keeps its number when its entry moves, and when its last name goes as long as somebody
-//! holds it.
+//! holds it. exFAT does the same with its sets of entries.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ pub(crate) const ROOT: u64 = 1;
 const EXTRA: u64 = 1 << 48;
 
 /// What is known of files besides their entries.
-#[derive(Debug, Default)]
-pub(crate) struct Identities {
-    by_number: HashMap<u64, Identity>,
+#[derive(Debug)]
+pub(crate) struct Identities<E = DirEntry> {
+    by_number: HashMap<u64, Identity<E>>,
     /// Places whose file does not bear the place's number.
     by_place: HashMap<u64, u64>,
     extra: u64,
@@ -24,30 +24,41 @@ pub(crate) struct Identities {
 }
 
 /// A file that is held, that moved, or that has no name any more.
-#[derive(Clone, Copy, Debug)]
-struct Identity {
-    state: State,
+#[derive(Clone, Debug)]
+struct Identity<E> {
+    state: State<E>,
     holds: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum State {
+#[derive(Clone, Debug)]
+enum State<E> {
     /// Its entry lies there.
     Place(u64),
     /// This was its entry.
-    Unlinked(DirEntry),
+    Unlinked(E),
 }
 
 /// Where a file's entry is to be found.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Whereabouts {
+#[derive(Clone, Debug)]
+pub(crate) enum Whereabouts<E = DirEntry> {
     /// On the disk, at this place.
     Place(u64),
     /// Nowhere: this is it.
-    Unlinked(DirEntry),
+    Unlinked(E),
 }
 
-impl Identities {
+impl<E> Default for Identities<E> {
+    fn default() -> Self {
+        Self {
+            by_number: HashMap::new(),
+            by_place: HashMap::new(),
+            extra: 0,
+            parents: HashMap::new(),
+        }
+    }
+}
+
+impl<E: Clone> Identities<E> {
     /// The number of the file whose entry lies at `place`.
     pub(crate) fn number_at(&mut self, place: u64) -> u64 {
         if let Some(number) = self.by_place.get(&place) {
@@ -71,10 +82,10 @@ impl Identities {
         number
     }
 
-    pub(crate) fn find(&self, number: u64) -> Whereabouts {
-        match self.by_number.get(&number).map(|identity| identity.state) {
-            Some(State::Place(place)) => Whereabouts::Place(place),
-            Some(State::Unlinked(entry)) => Whereabouts::Unlinked(entry),
+    pub(crate) fn find(&self, number: u64) -> Whereabouts<E> {
+        match self.by_number.get(&number).map(|identity| &identity.state) {
+            Some(State::Place(place)) => Whereabouts::Place(*place),
+            Some(State::Unlinked(entry)) => Whereabouts::Unlinked(entry.clone()),
             None => Whereabouts::Place(number),
         }
     }
@@ -97,7 +108,7 @@ impl Identities {
     }
 
     /// The file's last name went. True if it is held, so that it lives on.
-    pub(crate) fn unlinked(&mut self, number: u64, entry: DirEntry) -> bool {
+    pub(crate) fn unlinked(&mut self, number: u64, entry: E) -> bool {
         if let Whereabouts::Place(place) = self.find(number) {
             self.by_place.remove(&place);
         }
@@ -115,7 +126,7 @@ impl Identities {
     }
 
     /// Changes the entry of a file without a name.
-    pub(crate) fn put_unlinked(&mut self, number: u64, entry: DirEntry) {
+    pub(crate) fn put_unlinked(&mut self, number: u64, entry: E) {
         if let Some(identity) = self.by_number.get_mut(&number) {
             identity.state = State::Unlinked(entry);
         }
@@ -130,13 +141,13 @@ impl Identities {
     }
 
     /// Ends holds; answers the entry of a file that is to be freed now.
-    pub(crate) fn release(&mut self, number: u64, count: u64) -> Option<DirEntry> {
+    pub(crate) fn release(&mut self, number: u64, count: u64) -> Option<E> {
         let identity = self.by_number.get_mut(&number)?;
         identity.holds = identity.holds.saturating_sub(count);
         if identity.holds > 0 {
             return None;
         }
-        match identity.state {
+        match identity.state.clone() {
             State::Unlinked(entry) => {
                 self.by_number.remove(&number);
                 Some(entry)
@@ -150,12 +161,17 @@ impl Identities {
         }
     }
 
+    /// True if a file without a name is held.
+    pub(crate) fn has_unlinked(&self) -> bool {
+        self.by_number.values().any(|identity| matches!(identity.state, State::Unlinked(_)))
+    }
+
     /// All files without names; they are forgotten.
-    pub(crate) fn take_unlinked(&mut self) -> Vec<DirEntry> {
+    pub(crate) fn take_unlinked(&mut self) -> Vec<E> {
         let mut entries = Vec::new();
-        self.by_number.retain(|_, identity| match identity.state {
+        self.by_number.retain(|_, identity| match &identity.state {
             State::Unlinked(entry) => {
-                entries.push(entry);
+                entries.push(entry.clone());
                 false
             }
             State::Place(_) => true,

@@ -378,7 +378,7 @@ fn chs(sectors: u64) -> (u16, u16) {
     }
 }
 
-fn new_serial(time: Option<Time>) -> u32 {
+pub(crate) fn new_serial(time: Option<Time>) -> u32 {
     match time {
         Some(time) => {
             let (date, clock, _) = time::encode(time);

@@ -367,8 +367,8 @@ impl Core {
         Ok(())
     }
 
-    /// Over a name that is there: its entry gets the other file's clusters at once. The other name
-    /// is gone before that, so that no cut leaves two: the name has its old or its new content.
+    /// Over a name that is there: its entry gets the other file's clusters at once, and after that
+    /// the other name goes. In between the file is there twice; the other order would lose it.
     fn replace(
         &mut self,
         (start, found): (u32, &Found),
@@ -376,7 +376,6 @@ impl Core {
         number: u64,
     ) -> Result<()> {
         self.remove_entries(start, found)?;
-        self.commit()?;
         let mut entry = found.entry;
         entry.set_name(&there.entry.name(), there.entry.case());
         self.drop_file(there)?;

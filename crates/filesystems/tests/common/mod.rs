@@ -1,6 +1,9 @@
 //! Helpers for the tests: a file as a disk, the kernel's and e2fsprogs' view of it.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "not every test uses everything")]
 
+pub(crate) mod changes;
+pub(crate) mod cuts;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
@@ -82,7 +85,7 @@ pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Output {
             "mount" | "umount" | "losetup" => "mount",
             "setfacl" => "acl",
             "fsck.fat" | "mkfs.fat" => "dosfstools",
-            "fsck.exfat" => "exfatprogs",
+            "fsck.exfat" | "mkfs.exfat" | "dump.exfat" => "exfatprogs",
             "mdir" | "mcopy" => "mtools",
             _ => "e2fsprogs",
         };

@@ -1,5 +1,6 @@
 //! Where the fields of the formats lie: the lists that the structure-aware mutator works from.
 
+pub mod exfat;
 pub mod ext;
 pub mod fat;
 pub mod luks;

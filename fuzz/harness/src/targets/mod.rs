@@ -1,6 +1,7 @@
 //! The targets, by what they parse.
 
 pub(crate) mod codec;
+pub(crate) mod exfat;
 pub(crate) mod ext;
 pub(crate) mod fat;
 pub(crate) mod luks;

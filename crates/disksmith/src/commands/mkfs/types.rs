@@ -83,13 +83,12 @@ pub(crate) fn parse_serial(text: &str) -> Result<u32, Failure> {
 
 fn exfat_options(verb: &Mkfs) -> Result<Making, Failure> {
     only_ext(verb)?;
-    if verb.from.is_some() {
-        return usage("exFAT can be made empty only, as yet");
-    }
     Ok(Making::Exfat(ExfatOptions {
         cluster_size: verb.cluster_size,
         label: verb.label.clone().unwrap_or_default().into_bytes(),
         serial: serial(verb)?,
+        map_names: verb.map_names,
+        time: epoch()?,
         ..ExfatOptions::default()
     }))
 }
@@ -140,7 +139,11 @@ impl Making {
                 let size = fat::size_for(options, source)?;
                 Ok((size, self.clone()))
             }
-            Self::Exfat(_) | Self::Swap { .. } => {
+            Self::Exfat(options) => {
+                let size = exfat::size_for(options, source)?;
+                Ok((size, self.clone()))
+            }
+            Self::Swap { .. } => {
                 usage(format!("a size for files cannot be found for {}", self.name()))
             }
         }
@@ -166,10 +169,14 @@ impl Making {
                     Some(source) => return Ok(fat::make_from(disk, &options, source)?.losses()),
                 }
             }
-            (Self::Exfat(options), _) => {
+            (Self::Exfat(options), source) => {
                 let sector = u64::from(disk.geometry().sector.max(512));
                 let hidden_sectors = start / sector;
-                exfat::make(&*disk, &ExfatOptions { hidden_sectors, ..options.clone() })?;
+                let options = ExfatOptions { hidden_sectors, ..options.clone() };
+                match source {
+                    None => exfat::make(&*disk, &options)?,
+                    Some(source) => return Ok(exfat::make_from(disk, &options, source)?.losses()),
+                }
             }
             (Self::Swap { label, uuid }, _) => swap::make(&*disk, label, *uuid)?,
         }

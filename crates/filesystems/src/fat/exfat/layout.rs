@@ -4,8 +4,6 @@
 use disksmith_disk::{Error, Kind, Result};
 
 use super::super::shape::corrupt;
-use super::super::time;
-use crate::Time;
 use crate::raw::{byte, le16, le32, le64, put, put16, put32, put64};
 
 /// Bytes in a directory entry.
@@ -24,11 +22,31 @@ pub(crate) mod entry_type {
     pub(crate) const NAME: u8 = 0xC1;
 }
 
+/// The bit of an entry's type that says that it is in use.
+pub(crate) const IN_USE: u8 = 0x80;
+/// A type that is not in use and not the end, for slots that are skipped.
+pub(crate) const UNUSED: u8 = 0x05;
+
+/// `GeneralSecondaryFlags`: there can be clusters.
+pub(crate) const ALLOCATION_POSSIBLE: u8 = 1;
 /// `GeneralSecondaryFlags`: the clusters lie one after the other, the FAT says nothing of them.
 pub(crate) const NO_FAT_CHAIN: u8 = 2;
 
-/// `VolumeFlags`.
+/// `VolumeFlags` (section 3.1.13): the second FAT is in use.
+pub(crate) const ACTIVE_FAT: u16 = 1;
+/// `VolumeFlags`: somebody changes the volume, or did not finish.
 pub(crate) const VOLUME_DIRTY: u16 = 2;
+/// `VolumeFlags`: to be cleared by whoever changes something.
+pub(crate) const CLEAR_TO_ZERO: u16 = 8;
+/// Where `VolumeSerialNumber`, `VolumeFlags` and `PercentInUse` stand in the boot sector.
+pub(crate) const SERIAL_AT: u64 = 100;
+pub(crate) const FLAGS_AT: u64 = 106;
+pub(crate) const PERCENT_AT: u64 = 112;
+/// `FatEntry` (section 4.1.2): the last cluster, and one that is bad.
+pub(crate) const CHAIN_END: u32 = 0xFFFF_FFFF;
+pub(crate) const CHAIN_BAD: u32 = 0xFFFF_FFF7;
+/// No directory is longer, in bytes (section 7.4).
+pub(crate) const DIRECTORY_MAX: u64 = 256 << 20;
 
 /// What the boot sector says, verified.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,7 +125,7 @@ impl Geometry {
 
     /// Where the FAT in use begins, in bytes.
     pub(crate) fn fat(&self) -> u64 {
-        let second = self.flags & 1 != 0 && self.fats == 2;
+        let second = self.flags & ACTIVE_FAT != 0 && self.fats == 2;
         let skip = if second { self.fat_length } else { 0 };
         (u64::from(self.fat_offset) + u64::from(skip)) * self.sector
     }
@@ -153,59 +171,8 @@ pub(crate) fn table_checksum(table: &[u8]) -> u32 {
     table.iter().fold(0_u32, |sum, byte| sum.rotate_right(1).wrapping_add(u32::from(*byte)))
 }
 
-/// A set of entries: a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct FileSet {
-    pub(crate) attributes: u16,
-    pub(crate) start: u32,
-    pub(crate) size: u64,
-    /// Behind that, the content reads as zero.
-    pub(crate) valid: u64,
-    /// The clusters lie one after the other.
-    pub(crate) contiguous: bool,
-    pub(crate) created: Option<Time>,
-    pub(crate) modified: Option<Time>,
-    pub(crate) accessed: Option<Time>,
-    pub(crate) name: Vec<u16>,
-}
-
-impl FileSet {
-    /// Reads a whole set, its first entry first; `None` if it is none.
-    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
-        let stream = raw.get(ENTRY..2 * ENTRY)?;
-        if byte(raw, 0) != entry_type::FILE || byte(stream, 0) != entry_type::STREAM {
-            return None;
-        }
-        if le16(raw, 2) != set_checksum(raw) {
-            return None;
-        }
-        let mut name = Vec::new();
-        for entry in raw.chunks_exact(ENTRY).skip(2).filter(|e| byte(e, 0) == entry_type::NAME) {
-            name.extend((0..15).map(|index| le16(entry, 2 + 2 * index)));
-        }
-        name.truncate(byte(stream, 3).into());
-        let stamp = |at: usize, hundredths: u8, zone: usize| {
-            let (date, clock) = (le16(raw, at + 2), le16(raw, at));
-            let local = time::decode(date, clock, hundredths)?;
-            Some(Time { seconds: local.seconds - offset(byte(raw, zone)), ..local })
-        };
-        Some(Self {
-            attributes: le16(raw, 4),
-            start: le32(stream, 20),
-            size: le64(stream, 24),
-            valid: le64(stream, 8).min(le64(stream, 24)),
-            contiguous: byte(stream, 1) & NO_FAT_CHAIN != 0,
-            created: stamp(8, byte(raw, 20), 22),
-            modified: stamp(12, byte(raw, 21), 23),
-            accessed: stamp(16, 0, 24),
-            name,
-        })
-    }
-}
-
-/// Seconds east of UTC: quarters of an hour in 7 bits with a sign, if the upper bit is set.
-fn offset(zone: u8) -> i64 {
-    let quarters = i64::from(zone & 0x7F);
-    let quarters = if quarters >= 64 { quarters - 128 } else { quarters };
-    if zone & 0x80 == 0 { 0 } else { quarters * 900 }
+/// `NameHash` (section 7.6.4) of a name in upper case.
+pub(crate) fn name_hash(upper: &[u16]) -> u16 {
+    let bytes = upper.iter().flat_map(|unit| unit.to_le_bytes());
+    bytes.fold(0_u16, |sum, byte| sum.rotate_right(1).wrapping_add(u16::from(byte)))
 }

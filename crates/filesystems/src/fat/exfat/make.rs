@@ -2,9 +2,12 @@
 
 use disksmith_disk::{Disk, Error, Kind, Result, ZeroMode};
 
-use super::super::name::{to_units, upper};
+use super::super::make::new_serial;
+use super::super::name::upper;
+use super::label;
 use super::layout::{BOOT_SECTORS, ENTRY, Geometry, boot_checksum, entry_type, table_checksum};
-use crate::raw::{put, put16, put32, put64};
+use crate::Time;
+use crate::raw::{put, put32, put64};
 
 /// How an exFAT volume is to be made. `None`: as mkfs.exfat would choose.
 #[derive(Clone, Debug, Default)]
@@ -15,10 +18,14 @@ pub struct ExfatOptions {
     pub cluster_size: Option<u32>,
     /// At most 11 UTF-16 units, in UTF-8.
     pub label: Vec<u8>,
-    /// Random when absent.
+    /// Made from `time` when absent, or random.
     pub serial: Option<u32>,
     /// Sectors before the partition that the volume lies in.
     pub hidden_sectors: u64,
+    /// Names that exFAT cannot hold are changed instead of refused.
+    pub map_names: bool,
+    /// The time of making: no file is newer, and the serial number is made from it.
+    pub time: Option<Time>,
 }
 
 /// FAT and clusters begin at multiples of this, on volumes that are large enough.
@@ -26,10 +33,9 @@ const ALIGN: u64 = 1 << 20;
 
 /// Makes an empty volume on `disk`.
 pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
-    let label = to_units(&options.label).filter(|units| units.len() <= 11);
-    let label = label.ok_or_else(|| invalid("exFAT labels have at most 11 characters"))?;
+    let label = label::encode(&options.label)?;
     let upcase = upcase_table();
-    let (mut geometry, bitmap_length) = plan(options, disk)?;
+    let (mut geometry, bitmap_length) = plan(options, disk.size(), disk.geometry().sector)?;
     let clusters_for = |length: u64| length.div_ceil(geometry.cluster) as u32;
     let (bitmap_clusters, upcase_clusters) =
         (clusters_for(bitmap_length), clusters_for(upcase.len() as u64));
@@ -76,12 +82,12 @@ pub fn make(disk: &dyn Disk, options: &ExfatOptions) -> Result<()> {
 }
 
 /// The geometry, its root directory still open, and the length of the bitmap in bytes.
-fn plan(options: &ExfatOptions, disk: &dyn Disk) -> Result<(Geometry, u64)> {
-    let sector = u64::from(options.sector_size.unwrap_or(disk.geometry().sector.max(512)));
+pub(super) fn plan(options: &ExfatOptions, size: u64, own_sector: u32) -> Result<(Geometry, u64)> {
+    let sector = u64::from(options.sector_size.unwrap_or(own_sector.max(512)));
     if !sector.is_power_of_two() || !(512..=4096).contains(&sector) {
         return Err(invalid(&format!("sectors of {sector} bytes are not possible (512 to 4096)")));
     }
-    let size = disk.size() / sector * sector;
+    let size = size / sector * sector;
     let cluster = options.cluster_size.map_or_else(|| default_cluster(size), u64::from).max(sector);
     if !cluster.is_power_of_two() || cluster > 32 << 20 {
         return Err(invalid(&format!("clusters of {cluster} bytes are not possible")));
@@ -95,7 +101,6 @@ fn plan(options: &ExfatOptions, disk: &dyn Disk) -> Result<(Geometry, u64)> {
     let clusters = size.checked_sub(heap).ok_or_else(too_small)? / cluster;
     let clusters = u32::try_from(clusters).ok().filter(|count| *count <= 0xFFFF_FFF5);
     let clusters = clusters.ok_or_else(|| invalid("exFAT cannot number that many clusters"))?;
-    let random = || (uuid::Uuid::new_v4().as_u128() & 0xFFFF_FFFF) as u32;
     let sectors =
         |bytes: u64| u32::try_from(bytes / sector).map_err(|_| invalid("the volume is too large"));
     let geometry = Geometry {
@@ -108,7 +113,7 @@ fn plan(options: &ExfatOptions, disk: &dyn Disk) -> Result<(Geometry, u64)> {
         heap_offset: sectors(heap)?,
         clusters,
         root: 0,
-        serial: options.serial.unwrap_or_else(random),
+        serial: options.serial.unwrap_or_else(|| new_serial(options.time)),
         flags: 0,
     };
     Ok((geometry, u64::from(clusters).div_ceil(8)))
@@ -127,12 +132,7 @@ fn root(label: &[u16], bitmap: (u32, u64), (table, upcase): (u32, &[u8])) -> Vec
     let mut entries = vec![0; 3 * ENTRY];
     let (first, rest) = entries.split_at_mut(ENTRY);
     let (second, third) = rest.split_at_mut(ENTRY);
-    // Without a label, the entry is there, but not in use.
-    let kind = if label.is_empty() { entry_type::LABEL & 0x7F } else { entry_type::LABEL };
-    put(first, 0, &[kind, label.len() as u8]);
-    for (index, unit) in label.iter().enumerate() {
-        put16(first, 2 + 2 * index, *unit);
-    }
+    put(first, 0, &label::entry(label));
     put(second, 0, &[entry_type::BITMAP]);
     put32(second, 20, bitmap.0);
     put64(second, 24, bitmap.1);
@@ -160,7 +160,7 @@ fn boot_region(geometry: &Geometry, hidden: u64, percent: u8) -> Vec<u8> {
 }
 
 /// The up-case table: runs of units that are their own upper case as 0xFFFF and their number.
-fn upcase_table() -> Vec<u8> {
+pub(super) fn upcase_table() -> Vec<u8> {
     let mut units: Vec<u16> = Vec::new();
     let mut at = 0_u32;
     while at < 0x1_0000 {
