@@ -7,7 +7,7 @@ use disksmith_disk::{Disk, MemoryDisk};
 use disksmith_formats::OpenMode;
 use disksmith_testkit::{CrashState, FailingDisk, Fault, Injector};
 
-use crate::{Script, Views, copies, judge, scripts, try_open, views};
+use crate::{Script, Views, copies, damage, judge, scripts, try_open, views};
 
 const EIO: i32 = 5;
 
@@ -35,7 +35,10 @@ fn run(script: &Script, injector: &Arc<Injector>, fault: Fault) -> Run {
         Err(_) => (true, true),
         Ok(image) => {
             let failed = (script.action)(&**image).is_err() | image.close().is_err();
-            let again = || image.write_at(&[6; 512], 0).is_err() && image.close().is_err();
+            // An image that was damaged from the start is not written for that reason already.
+            let again = || {
+                image.write_at(&[6; 512], 0).is_err() && (script.damaged || image.close().is_err())
+            };
             (failed, !failed || !matches!(fault, Fault::Flush(_)) || again())
         }
     };
@@ -111,6 +114,7 @@ fn all() -> Vec<Script> {
         scripts::bitmaps(),
         scripts::sizes_and_tables(),
         scripts::snapshots(),
+        damage::repairs(),
     ]
     .into_iter()
     .flatten()
