@@ -76,6 +76,14 @@ fn fill_the_end(image: &Path, to: u64) {
     assert!(behind >= 20, "only {behind} runs of blocks lie behind");
 }
 
+/// `DISKSMITH_LONG=1` takes more subsets of what a cut finds unflushed.
+fn limits() -> CrashLimits {
+    match std::env::var_os("DISKSMITH_LONG") {
+        Some(_) => CrashLimits { full_up_to: 6, random_subsets: 24, ..CrashLimits::default() },
+        None => CrashLimits { full_up_to: 3, random_subsets: 3, torn: 1, seed: 13 },
+    }
+}
+
 /// Every state that a cut leaves while `from` bytes become `to`.
 fn cut(arguments: &str, from: u64, to: u64) {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +107,7 @@ fn cut(arguments: &str, from: u64, to: u64) {
     ext::resize(&disk, NewSize::Bytes(to)).unwrap();
     let mut lengths = std::collections::BTreeSet::new();
     let mut number = 0;
-    let limits = CrashLimits { full_up_to: 6, random_subsets: 24, ..CrashLimits::default() };
+    let limits = limits();
     let count = crash_states(&[initial], &recorder.log(), limits, &mut |state| {
         let what = format!("{arguments} {from} to {to}, {}", state.name);
         let disk: Arc<dyn Disk> = Arc::new(state.files[0].clone());
