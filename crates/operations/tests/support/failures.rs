@@ -9,6 +9,9 @@ const EIO: i32 = 5;
 /// Requests of one operation that fail by default, of each kind of fault.
 const QUICK: u64 = 40;
 
+/// An operation on files.
+pub type Act<'a> = &'a dyn Fn(&[Arc<dyn Disk>]) -> Result<()>;
+
 /// What the failures led to.
 #[derive(Default)]
 pub struct Failures {
@@ -23,7 +26,7 @@ impl Failures {
         &mut self,
         case: &str,
         initial: &[MemoryDisk],
-        act: &dyn Fn(&[Arc<dyn Disk>]) -> Result<()>,
+        act: Act<'_>,
         judge: &dyn Fn(&[MemoryDisk]) -> std::result::Result<(), String>,
     ) {
         let most = if std::env::var_os("DISKSMITH_LONG").is_some() { u64::MAX } else { QUICK };
