@@ -12,7 +12,8 @@ use std::sync::Arc;
 use disksmith_disk::{Disk, MemoryDisk};
 use disksmith_formats::{CreateRequest, Image, OpenMode, OpenRequest, Options, Repair, driver};
 use disksmith_operations::{ConvertRequest, Silent, convert};
-use disksmith_testkit::{CrashLimits, CrashState, Recorder, Tally, Verdict, crash_states, tagged};
+use disksmith_testkit::{CrashLimits, Recorder, Tally, Verdict, crash_states, tagged};
+use support::failures::Failures;
 use support::{content, node};
 
 const SIZE: u64 = 128 << 10;
@@ -107,8 +108,8 @@ fn check(files: &[Arc<dyn Disk>]) -> Verdict {
     }
 }
 
-fn judge(state: &CrashState, before: &[u8], after: &[u8]) -> Result<Verdict, String> {
-    let (source, target) = state.files.split_at(SOURCE + 1);
+fn judge(files: &[MemoryDisk], before: &[u8], after: &[u8]) -> Result<Verdict, String> {
+    let (source, target) = files.split_at(SOURCE + 1);
     if shown(&copies(source))? != after {
         return Err("the source shows something else".into());
     }
@@ -132,6 +133,36 @@ fn judge(state: &CrashState, before: &[u8], after: &[u8]) -> Result<Verdict, Str
     }
 }
 
+/// The source into the target; what fails is closed, too.
+fn act(shape: &Shape, files: &[Arc<dyn Disk>]) -> disksmith_disk::Result<()> {
+    let (source, target) = files.split_at(SOURCE + 1);
+    let from = node(open(source, OpenMode::Read)?, None);
+    let to = node(open(target, OpenMode::Write)?, None);
+    let sources = [&from];
+    let request = ConvertRequest {
+        target_is_zero: shape.fresh,
+        compress: shape.compress,
+        ..ConvertRequest::new(&sources, &to)
+    };
+    let done = convert(&request, &Silent).map(drop);
+    let closed = to.image.close();
+    done.and(closed)
+}
+
+#[test]
+fn each_sector_of_the_target_is_old_or_new_after_a_failure() {
+    let mut failures = Failures::default();
+    for shape in SHAPES {
+        let initial = files(shape);
+        let (source, target) = initial.split_at(SOURCE + 1);
+        let before = shown(&copies(target)).unwrap();
+        let wanted = shown(&copies(source)).unwrap();
+        let look = |files: &[MemoryDisk]| judge(files, &before, &wanted).map(drop);
+        failures.every(shape.name, &initial, &|files| act(shape, files), &look);
+    }
+    failures.end(300);
+}
+
 #[test]
 fn each_sector_of_the_target_is_old_or_new() {
     let limits = match std::env::var_os("DISKSMITH_LONG") {
@@ -148,22 +179,13 @@ fn each_sector_of_the_target_is_old_or_new() {
         let (source, target) = all.split_at(SOURCE + 1);
         let before = shown(target).unwrap();
         let wanted = shown(source).unwrap();
-        let from = node(open(source, OpenMode::Read).unwrap(), None);
-        let to = node(open(target, OpenMode::Write).unwrap(), None);
-        let sources = [&from];
-        let request = ConvertRequest {
-            target_is_zero: shape.fresh,
-            compress: shape.compress,
-            ..ConvertRequest::new(&sources, &to)
-        };
         recorder.begin(0);
-        convert(&request, &Silent).unwrap();
-        to.image.close().unwrap();
+        act(shape, &all).unwrap();
         recorder.durable(1);
         assert!(shown(target).unwrap() == wanted, "{}: at the end", shape.name);
         crash_states(&initial, &recorder.log(), limits, &mut |state| {
             let before = if state.durable == 1 { &wanted } else { &before };
-            match judge(&state, before, &wanted) {
+            match judge(&state.files, before, &wanted) {
                 Ok(verdict) => tally.count(shape.name, verdict),
                 Err(why) => panic!("{}, state {}: {why}", shape.name, state.name),
             }

@@ -96,6 +96,17 @@ impl SectorModel {
         }
     }
 
+    /// Each sector is as it is or, in whole or in parts, as in `other`, which is at least as
+    /// large: an operation failed.
+    pub fn or_like(&mut self, other: &Self) {
+        self.sectors.resize(other.sectors.len().max(self.sectors.len()), vec![vec![0]]);
+        for (sector, then) in self.sectors.iter_mut().zip(&other.sectors) {
+            let mut choice = last(sector).to_vec();
+            choice.extend(last(then).iter().filter(|write| !last(sector).contains(write)));
+            sector.push(choice);
+        }
+    }
+
     /// The content that a disk has now: the last state of each sector.
     pub fn content(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.size() as usize);

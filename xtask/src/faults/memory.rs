@@ -8,12 +8,12 @@ use super::{MAX_TIME, Sum, scratch, shell, short, text};
 use crate::Outcome;
 
 /// Images whose tables are larger than what may be refused: an L1 table of 128 KiB, a refcount
-/// table of 256 KiB, 400 snapshots, clusters of 2 MiB.
+/// table of 256 KiB, 400 snapshots with long names, clusters of 2 MiB.
 const SETUP: &str = "qemu-img create -q -f qcow2 -o cluster_size=512 l1.qcow2 512M
 qemu-img create -q -f qcow2 -o cluster_size=2M large.qcow2 64M
 qemu-io -f qcow2 -c 'write -P 1 0 5M' large.qcow2 >/dev/null
 qemu-img create -q -f qcow2 -o cluster_size=4k many.qcow2 1M
-for n in $(seq 400); do qemu-img snapshot -c $n many.qcow2; done
+for n in $(seq 400); do qemu-img snapshot -c $(printf %0200d $n) many.qcow2; done
 qemu-img bitmap --add -g 512 many.qcow2 b";
 const IMAGES: &[&str] = &["l1.qcow2", "large.qcow2", "many.qcow2"];
 const COMMANDS: &[&str] = &["info", "check", "map", "snapshot -l"];

@@ -1,12 +1,10 @@
 //! Changes of the header: features, names, and closing.
 
-use std::sync::Arc;
-
 use disksmith_disk::{Disk, Error, Kind, Result};
 
 use super::Qcow2;
 use super::layout::{self, Extensions, Header, put};
-use super::meta::Meta;
+use super::meta::{Meta, Stop};
 use super::open::BACKING_NAME_MOST;
 use super::util::{exclusive, lock};
 use crate::{Backing, OpenMode};
@@ -148,16 +146,16 @@ impl Meta {
 impl Qcow2 {
     /// Writes everything and leaves the image clean.
     pub(super) fn close_image(&self) -> Result<()> {
-        if !self.mode.writes() || lock(&self.meta).stopped {
+        if !self.mode.writes() {
             return Ok(());
+        }
+        if lock(&self.meta).stopped.is_some() {
+            return self.close_stopped();
         }
         self.save_bitmaps()?;
         let _gate = exclusive(&self.gate);
         let mut meta = lock(&self.meta);
         let meta = &mut *meta;
-        if meta.stopped {
-            return Ok(());
-        }
         if meta.is_dirty() {
             self.write_back(meta)?;
         }
@@ -167,6 +165,16 @@ impl Qcow2 {
             OpenMode::Write => meta.mark_clean(),
             // A repair takes the mark off itself, if nothing is left to mend.
             _ => Ok(()),
+        }
+    }
+
+    /// Nothing can be written any more: whether all that was is there, is the question.
+    fn close_stopped(&self) -> Result<()> {
+        let meta = lock(&self.meta);
+        let half_done = meta.stopped == Some(Stop::HalfDone);
+        match half_done || meta.is_dirty() || lock(&self.tracker).is_waiting() {
+            true => meta.check_writable(),
+            false => Ok(()),
         }
     }
 
@@ -194,10 +202,5 @@ impl Qcow2 {
             (meta.backing, meta.extensions.backing_format) = old;
         }
         result
-    }
-
-    /// The storage below.
-    pub(super) fn storage_disk(&self) -> Arc<dyn Disk> {
-        Arc::clone(&self.storage)
     }
 }

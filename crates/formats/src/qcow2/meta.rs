@@ -62,8 +62,18 @@ pub(super) struct Meta {
     pub(super) verified: HashSet<(u64, TableKind)>,
     /// Guest clusters (first, behind the last) that are being allocated.
     pub(super) in_flight: Vec<(u64, u64)>,
-    /// Damage was met: nothing is written any more.
-    pub(super) stopped: bool,
+    /// Why nothing is written any more.
+    pub(super) stopped: Option<Stop>,
+}
+
+/// Why an open image is not written any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stop {
+    /// Damage was met.
+    Damaged,
+    /// A change failed in such a way that the file may be in a state that memory does not know.
+    /// It is one that a power cut could leave, too: opening the image again mends it.
+    HalfDone,
 }
 
 impl Meta {
@@ -92,7 +102,7 @@ impl Meta {
             guarded: None,
             verified: HashSet::new(),
             in_flight: Vec::new(),
-            stopped: false,
+            stopped: None,
         }
     }
 
@@ -178,13 +188,24 @@ impl Meta {
         self.l2.insert_zeroes(table, cluster_size);
         self.unlinked.insert(table);
         self.guard(table, 1);
+        if old != 0
+            && let Err(error) = self.copy_l2(old, table)
+        {
+            // Failing to free leaks the table; the error that there is says more.
+            let _ = self.release(self.shape.cluster(table), 1);
+            return Err(error);
+        }
+        Ok(table)
+    }
+
+    fn copy_l2(&mut self, old: u64, table: u64) -> Result<()> {
         let mut done = 0;
-        while old != 0 && done < cluster_size {
+        while done < self.shape.cluster_size() {
             let part = self.l2.read(&*self.storage, old + done)?.to_vec();
             self.l2.write(&*self.storage, table + done, &part)?;
             done += part.len() as u64;
         }
-        Ok(table)
+        Ok(())
     }
 
     /// Writes everything that waits, in order, and makes it durable; then frees what was
@@ -252,8 +273,8 @@ impl Meta {
     /// Meets damage: from now on nothing is written, and the header says so. Answers the error
     /// to return.
     pub(super) fn damaged(&mut self, text: &str) -> Error {
-        if self.mode.writes() && !self.stopped {
-            self.stopped = true;
+        if self.mode.writes() && self.stopped.is_none() {
+            self.stopped = Some(Stop::Damaged);
             if self.shape.version >= 3 {
                 self.header.incompatible_features |= layout::INCOMPATIBLE_CORRUPT;
                 let features = self.header.incompatible_features.to_be_bytes();
@@ -265,14 +286,21 @@ impl Meta {
         Error::new(Kind::Corrupt, format!("Image is corrupt: {text}"))
     }
 
-    /// Refuses writing after damage was met.
+    /// Refuses writing after damage was met, or a change failed half way.
     pub(super) fn check_writable(&self) -> Result<()> {
         if !self.mode.writes() {
             return Err(Error::new(Kind::Refused, "Image is read-only"));
         }
         match self.stopped {
-            true => Err(Error::new(Kind::Corrupt, "the image is damaged and no longer written")),
-            false => Ok(()),
+            None => Ok(()),
+            Some(Stop::Damaged) => {
+                Err(Error::new(Kind::Corrupt, "the image is damaged and no longer written"))
+            }
+            Some(Stop::HalfDone) => Err(Error::new(
+                Kind::Refused,
+                "the image is no longer written: an earlier change of it failed half way",
+            )
+            .with_hint("Open the image again: that mends what was left.")),
         }
     }
 }

@@ -55,7 +55,7 @@ use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, ZeroMode};
 use self::bitmaps::Tracker;
 use self::encryption::Encryption;
 pub use self::measure::{Measure, Measured, bitmaps_size};
-use self::meta::Meta;
+use self::meta::{Meta, Stop};
 use self::read::Unpacked;
 use self::util::{exclusive, lock, shared};
 use crate::{
@@ -287,6 +287,9 @@ impl Disk for Qcow2 {
     fn flush(&self) -> Result<()> {
         if !self.mode.writes() {
             return Ok(());
+        }
+        if lock(&self.meta).stopped == Some(Stop::HalfDone) {
+            return lock(&self.meta).check_writable();
         }
         // Guest data is made durable without the lock, so that readers go on meanwhile. What
         // is written in between is covered by the flushes of the tables.

@@ -6,7 +6,7 @@ use disksmith_disk::{Disk, Error, Kind, Result};
 
 use super::allocate::TableKind;
 use super::layout::put;
-use super::meta::Meta;
+use super::meta::{Meta, Stop};
 use super::open::REFCOUNT_TABLE_MOST;
 
 /// Bits of a refcount table entry that hold no offset.
@@ -193,9 +193,17 @@ impl Meta {
             *entry = place * size;
         }
         self.table_dirty.insert(index);
+        if let Err(error) = self.set_refcount(place, 1) {
+            // Named but not counted, the block would be overwritten by what comes next.
+            if let Some(entry) = self.table.get_mut(index as usize) {
+                *entry = 0;
+            }
+            self.blocks.forget(place * size, size);
+            return Err(error);
+        }
         self.guard(place * size, 1);
         self.used_up_to((place + 1) * size);
-        self.set_refcount(place, 1)
+        Ok(())
     }
 
     /// Gives back refcount blocks that count nothing any more but perhaps themselves, as after
@@ -298,7 +306,11 @@ impl Meta {
         }
         self.write_new_table(start, blocks, &table)?;
         let place = (start + blocks) * size;
-        self.switch_table(place, clusters as u32)?;
+        if let Err(error) = self.switch_table(place, clusters as u32) {
+            // Which of the two tables counts is known only to the file.
+            self.stopped = Some(Stop::HalfDone);
+            return Err(error);
+        }
         let old_place = std::mem::replace(&mut self.header.refcount_table_offset, place);
         self.header.refcount_table_clusters = clusters as u32;
         self.table = table;

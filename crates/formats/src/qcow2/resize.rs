@@ -21,57 +21,52 @@ impl Qcow2 {
     /// Changes the guest-visible size.
     pub(super) fn change_size(&self, request: ResizeRequest) -> Result<()> {
         let _gate = exclusive(&self.gate);
+        let old = {
+            let meta = lock(&self.meta);
+            meta.check_writable()?;
+            refuse(&meta, request)?;
+            meta.header.size
+        };
+        let data_file = if self.has_data_file { Some(self.attached_data_file()?) } else { None };
+        self.whole_or_forgotten(|| match request.size < old {
+            true => self.shrink(request.size, data_file.as_deref()),
+            false => self.grow(old, request, data_file.as_deref()),
+        })
+    }
+
+    fn shrink(&self, size: u64, data_file: Option<&dyn Disk>) -> Result<()> {
         let mut meta = lock(&self.meta);
-        meta.check_writable()?;
+        meta.shrink(size)?;
+        self.write_back(&mut meta)?;
+        if let Some(data) = data_file {
+            data.set_size(size)?;
+        }
+        meta.write_size(size)?;
+        meta.drop_empty_blocks()?;
+        meta.truncate_storage()
+    }
+
+    fn grow(&self, old: u64, request: ResizeRequest, data_file: Option<&dyn Disk>) -> Result<()> {
         let size = request.size;
-        if !size.is_multiple_of(SECTOR) {
-            return Err(invalid(format!("The new size must be a multiple of {SECTOR}")));
-        }
-        let old = meta.header.size;
-        refuse(&meta, size)?;
-        if size < old && request.preallocation != Preallocation::Off {
-            return Err(Error::new(
-                Kind::Unsupported,
-                "Preallocation can't be used for shrinking an image",
-            ));
-        }
-        let data_file = if meta.has_data_file() { Some(self.attached_data_file()?) } else { None };
-        if size < old {
-            meta.shrink(size)?;
-            self.write_back(&mut meta)?;
-        } else {
-            meta.grow_l1(size)?;
-            drop(meta);
-            self.zero_tail(old)?;
-            meta = lock(&self.meta);
-        }
-        if let Some(data) = &data_file {
+        lock(&self.meta).grow_l1(size)?;
+        self.zero_tail(old)?;
+        if let Some(data) = data_file {
             data.set_size(size)?;
         }
         if size > old {
-            // The tables beyond the old size say nothing to a reader until the size is written.
-            let shown = meta.header.size;
+            let mut meta = lock(&self.meta);
             let mode = match request.preallocation {
                 Preallocation::Off if meta.data_file_raw() => Preallocation::Metadata,
                 mode => mode,
             };
+            // The tables beyond the old size say nothing to a reader until the size is written.
             meta.header.size = size;
-            let reserved = self.preallocate(&mut meta, old, size, mode);
+            self.preallocate(&mut meta, old, size, mode)?;
             drop(meta);
-            let hidden = reserved.and_then(|()| self.hide_backing(old, size));
-            meta = lock(&self.meta);
-            if let Err(error) = hidden {
-                meta.header.size = shown;
-                return Err(error);
-            }
-            self.write_back(&mut meta)?;
+            self.hide_backing(old, size)?;
+            self.write_back(&mut lock(&self.meta))?;
         }
-        meta.write_size(size)?;
-        if size < old {
-            meta.drop_empty_blocks()?;
-            meta.truncate_storage()?;
-        }
-        Ok(())
+        lock(&self.meta).write_size(size)
     }
 
     /// A backing image that is longer than this image was must not show in what is added.
@@ -141,6 +136,9 @@ impl Qcow2 {
             }
             let most = (shape.clusters(end - at)).min(LINK_STEP);
             at += meta.link_run(at, most, mode, &mut behind)?;
+            if at < end {
+                self.reach(behind)?;
+            }
         }
         if data_file {
             let data = self.attached_data_file()?;
@@ -149,30 +147,40 @@ impl Qcow2 {
         // Of the last cluster, only the units that the guest can see.
         let unseen = (shape.cluster_size() - shape.within(end)) % shape.cluster_size();
         behind -= (unseen / shape.unit_size() * shape.unit_size()).min(behind);
-        let storage = self.storage_disk();
-        if behind > storage.size() {
-            // Storage that was not reserved exists nevertheless: readers need not care.
-            storage.set_size(behind)?;
+        self.reach(behind)
+    }
+
+    /// Storage that was not reserved exists nevertheless, and before tables refer to it: readers
+    /// need not care.
+    fn reach(&self, end: u64) -> Result<()> {
+        match end > self.storage.size() {
+            true => self.storage.set_size(end),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Forgets all guest data.
     pub(super) fn empty(&self) -> Result<()> {
         let _gate = exclusive(&self.gate);
-        let mut meta = lock(&self.meta);
-        meta.check_writable()?;
-        meta.note_change()?;
-        for index in 0..meta.l1.len() as u64 {
-            meta.relieve()?;
-            meta.drop_table(index)?;
-        }
-        self.write_back(&mut meta)?;
-        meta.truncate_storage()
+        lock(&self.meta).check_writable()?;
+        self.whole_or_forgotten(|| {
+            let mut meta = lock(&self.meta);
+            meta.note_change()?;
+            for index in 0..meta.l1.len() as u64 {
+                meta.relieve()?;
+                meta.drop_table(index)?;
+            }
+            self.write_back(&mut meta)?;
+            meta.truncate_storage()
+        })
     }
 }
 
-fn refuse(meta: &Meta, size: u64) -> Result<()> {
+fn refuse(meta: &Meta, request: ResizeRequest) -> Result<()> {
+    let size = request.size;
+    if !size.is_multiple_of(SECTOR) {
+        return Err(invalid(format!("The new size must be a multiple of {SECTOR}")));
+    }
     if !meta.snapshots.is_empty() && meta.shape.version < 3 {
         return Err(Error::new(Kind::Unsupported, "Can't resize a v2 image which has snapshots"));
     }
@@ -180,7 +188,12 @@ fn refuse(meta: &Meta, size: u64) -> Result<()> {
     if entries.saturating_mul(8) > L1_MOST || i64::try_from(size).is_err() {
         return Err(Error::new(Kind::LimitExceeded, "Failed to grow the L1 table: File too large"));
     }
-    Ok(())
+    match size < meta.header.size && request.preallocation != Preallocation::Off {
+        true => {
+            Err(Error::new(Kind::Unsupported, "Preallocation can't be used for shrinking an image"))
+        }
+        false => Ok(()),
+    }
 }
 
 fn invalid(text: String) -> Error {

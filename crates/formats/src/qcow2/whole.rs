@@ -6,7 +6,7 @@ use std::sync::Arc;
 use disksmith_disk::{Error, Kind, Result};
 
 use super::editor::Editor;
-use super::meta::Meta;
+use super::meta::{Meta, Stop};
 use super::util::{exclusive, lock};
 use super::{Qcow2, check, layout, open};
 use crate::{CheckFinding, CheckReport, OpenMode, Repair};
@@ -23,11 +23,34 @@ impl Qcow2 {
         self.settle(&mut meta)?;
         let mut editor = Editor::load(&*self.storage)?;
         let done = work(&mut editor);
+        let half_done = editor.half_done;
         // Also after a failure: what is in memory is no longer what is in the file.
         let read = self.reload(&mut meta);
+        if done.is_err() && half_done {
+            // The mark must stay, and tell the next writer to mend the counts.
+            meta.stopped = Some(Stop::HalfDone);
+        }
         let done = done?;
         read?;
         Ok(done)
+    }
+
+    /// Does `work`, which changes the tables, for a caller that holds the gate exclusively. When
+    /// it fails, all that it changed in memory is forgotten: what counts is the file, which is
+    /// consistent at every instant.
+    pub(super) fn whole_or_forgotten(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut meta = lock(&self.meta);
+        if meta.is_dirty() {
+            self.write_back(&mut meta)?;
+        }
+        drop(meta);
+        let done = work();
+        let mut meta = lock(&self.meta);
+        if done.is_err() && meta.stopped.is_none() {
+            // If that fails too, the image is not written any more; the first error says why.
+            let _ = self.reload(&mut meta);
+        }
+        done
     }
 
     /// Checks, and mends what `repair` allows.
@@ -94,7 +117,7 @@ impl Qcow2 {
                 Ok(())
             }
             Err(error) => {
-                meta.stopped = true;
+                meta.stopped = Some(Stop::HalfDone);
                 Err(error)
             }
         }

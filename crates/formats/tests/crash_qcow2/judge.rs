@@ -27,15 +27,25 @@ impl<'a> Judge<'a> {
 
     /// Opens, reads, checks, repairs, reads again; with `oracle`, qemu-img looks too.
     pub(crate) fn judge(&self, state: &CrashState, oracle: bool) -> Answer<Verdict> {
-        let [before, after] = &mut *self.contents.borrow_mut();
         let expected = self.expected(state.durable, state.begun);
-        let files = || -> Vec<Arc<dyn Disk>> {
-            state.files.iter().map(|f| Arc::new(f.clone()) as Arc<dyn Disk>).collect()
+        self.judge_files(&state.files, &expected, oracle)
+    }
+
+    /// The same for files that were come by in another way.
+    pub(crate) fn judge_files(
+        &self,
+        files: &[MemoryDisk],
+        expected: &Expected,
+        oracle: bool,
+    ) -> Answer<Verdict> {
+        let [before, after] = &mut *self.contents.borrow_mut();
+        let copies = || -> Vec<Arc<dyn Disk>> {
+            files.iter().map(|f| Arc::new(f.clone()) as Arc<dyn Disk>).collect()
         };
-        let image = try_open(&files(), OpenMode::Read).map_err(|e| format!("opening: {e}"))?;
-        seen(&*image, &expected, before)?;
+        let image = try_open(&copies(), OpenMode::Read).map_err(|e| format!("opening: {e}"))?;
+        seen(&*image, expected, before)?;
         if self.run.kind.raw {
-            plain(&state.files[1], &expected.model)?;
+            plain(&files[1], &expected.model)?;
         }
         let dirty = image.dirty() == Some(true);
         let report = check(&*image)?;
@@ -43,11 +53,11 @@ impl<'a> Judge<'a> {
             return Err(format!("check finds {} corruptions", report.corruptions));
         }
         if oracle {
-            self.ask_qemu(state, dirty)?;
+            self.ask_qemu(files, dirty)?;
         }
         drop(image);
-        let repaired = self.repair(&files(), report.corruptions > 0)?;
-        seen(&*repaired, &expected, after)?;
+        let repaired = self.repair(&copies(), report.corruptions > 0)?;
+        seen(&*repaired, expected, after)?;
         if before != after {
             return Err("the content changed with repair".into());
         }
@@ -94,11 +104,11 @@ impl<'a> Judge<'a> {
         expected
     }
 
-    fn ask_qemu(&self, state: &CrashState, dirty: bool) -> Answer<()> {
+    fn ask_qemu(&self, files: &[MemoryDisk], dirty: bool) -> Answer<()> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let path = folder.path().join("image.qcow2");
-        write_out(&state.files[0], &path)?;
-        if let Some(data) = state.files.get(1) {
+        write_out(&files[0], &path)?;
+        if let Some(data) = files.get(1) {
             write_out(data, &folder.path().join("data"))?;
         }
         let (status, text) = oracle::qemu_check("qcow2", &path);

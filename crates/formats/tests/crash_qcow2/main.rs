@@ -5,6 +5,7 @@
 //! `DISKSMITH_CRASH_STATES` states. `DISKSMITH_CRASH_ONLY='KIND:op,op'` replays one workload and
 //! names each state. Every `DISKSMITH_CRASH_ORACLE`-th state is shown to qemu-img as well.
 
+mod failures;
 mod judge;
 mod kinds;
 mod workload;

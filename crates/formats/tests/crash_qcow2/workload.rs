@@ -52,7 +52,7 @@ ops! {
 }
 
 /// The name of the snapshot that every image with snapshots has from the start.
-const FIRST_SNAPSHOT: &str = "first";
+pub(crate) const FIRST_SNAPSHOT: &str = "first";
 
 /// What the guest may see at some time.
 #[derive(Clone)]
@@ -107,6 +107,15 @@ impl Expected {
                 _ => {}
             },
         }
+    }
+
+    /// The same for a step that failed: each sector, the size and snapshots may be as before.
+    pub(crate) fn failed_step(&mut self, kind: &Kind, op: Op, number: u64) {
+        let mut then = self.clone();
+        then.step(kind, op, number);
+        self.model.or_like(&then.model);
+        self.sizes.extend(then.sizes);
+        self.snapshots = then.snapshots;
     }
 
     /// Everything up to here is durable.
@@ -197,7 +206,7 @@ pub(crate) fn record(kind: &'static Kind, ops: &[Op]) -> Run {
 
 /// An image with data in its first clusters and, where the workload needs it, a snapshot and a
 /// cluster written since.
-fn prepare(kind: &Kind, ops: &[Op]) -> (Vec<MemoryDisk>, Expected) {
+pub(crate) fn prepare(kind: &Kind, ops: &[Op]) -> (Vec<MemoryDisk>, Expected) {
     let files: Vec<Arc<MemoryDisk>> =
         (0..=usize::from(kind.data_file)).map(|_| Arc::new(MemoryDisk::new(0))).collect();
     let disks: Vec<_> = files.iter().map(|file| file.clone() as Arc<dyn Disk>).collect();
@@ -254,7 +263,7 @@ pub(crate) fn try_open(
     Ok(image)
 }
 
-fn perform(
+pub(crate) fn perform(
     kind: &Kind,
     image: &dyn Image,
     op: Op,

@@ -7,6 +7,8 @@
     reason = "every test takes what it needs"
 )]
 
+pub mod failures;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

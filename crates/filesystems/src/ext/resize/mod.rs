@@ -183,7 +183,7 @@ fn refuse_unfit(disk: &dyn Disk) -> Result<bool> {
         return Err(crate::errors::read_only());
     }
     let sb = read_superblock(disk, &Overlay::default(), false)?;
-    let hint = "Run 'disksmith fsck -y' on it first.";
+    let hint = "Nothing was changed. Run 'disksmith fsck -y' with the same image and partition: it mends what a power cut left. Then repeat this command.";
     if sb.s_state() & STATE_ERROR != 0 {
         return Err(
             Error::new(Kind::Refused, "The filesystem is marked as damaged").with_hint(hint)

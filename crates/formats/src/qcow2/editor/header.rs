@@ -35,12 +35,16 @@ impl Editor<'_> {
     /// Sets or clears the dirty bit, where the version has one. What was written before is
     /// durable before the bit changes, and the bit before this returns.
     pub(in super::super) fn set_dirty(&mut self, dirty: bool) -> Result<()> {
+        self.half_done |= dirty;
         let header = &mut self.roots.header;
         if header.version < 3 || header.has(layout::INCOMPATIBLE_DIRTY) == dirty {
-            return self.sync();
+            self.sync()?;
+        } else {
+            header.incompatible_features ^= layout::INCOMPATIBLE_DIRTY;
+            self.write_features()?;
         }
-        header.incompatible_features ^= layout::INCOMPATIBLE_DIRTY;
-        self.write_features()
+        self.half_done = dirty;
+        Ok(())
     }
 
     /// Writes the feature words as they stand in `roots`, durably and after all else.

@@ -37,6 +37,8 @@ pub(super) struct Editor<'a> {
     first_free: u64,
     /// Where metadata lay before the first allocation.
     occupied: Option<Vec<Place>>,
+    /// Between setting the dirty bit and clearing it: counts or marks may be wrong.
+    pub half_done: bool,
 }
 
 impl<'a> Editor<'a> {
@@ -46,7 +48,15 @@ impl<'a> Editor<'a> {
         let place = roots.header.refcount_table_offset;
         let table = read_table(storage, place, roots.refcount_table_bytes() / 8)?;
         let table: Vec<u64> = table.into_iter().map(|entry| entry & !0x1ff).collect();
-        Ok(Self { storage, roots, table, blocks: BTreeMap::new(), first_free: 0, occupied: None })
+        Ok(Self {
+            storage,
+            roots,
+            table,
+            blocks: BTreeMap::new(),
+            first_free: 0,
+            occupied: None,
+            half_done: false,
+        })
     }
 
     /// Makes all refcount changes durable, with everything written before.
