@@ -201,7 +201,8 @@ fn told(arguments: &[&str], pointer: &str) -> serde_json::Value {
 fn what_was_built_cloned_and_measured_is_told_as_json() {
     let scratch = Scratch::new();
     let tree = bootable(&scratch, "tree");
-    let (disk, copy, tar) = (scratch.text("disk.raw"), scratch.text("copy.qcow2"), scratch.text("t"));
+    let (disk, copy, tar) =
+        (scratch.text("disk.raw"), scratch.text("copy.qcow2"), scratch.text("t"));
     let start = told(&["build", "--json", "--from", &tree, "-o", &disk], "/partitions/0/start");
     let table: serde_json::Value =
         serde_json::from_str(&succeed("sfdisk", &["--json", &disk])).unwrap();
@@ -210,6 +211,7 @@ fn what_was_built_cloned_and_measured_is_told_as_json() {
     let clone = ["clone", "--used-only", "--verify", "--json", &disk, &copy];
     assert_eq!(told(&clone, "/parts/0/type"), "ext4");
     assert_eq!(told(&["bench", "--json", "-c", "10", &copy], "/requests"), 10);
+    assert_eq!(told(&["label", "--json", &format!("{copy}:1")], "/type"), "ext4");
     ours(&["tar", "-c", &format!("{copy}:1:/"), "-f", &tar]);
     assert!(succeed("tar", &["-tf", &tar]).contains("./boot/vmlinuz-1"));
 }

@@ -96,12 +96,7 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
 }
 
 /// Carries a piece's steps out; answers how many bytes were written.
-fn place(
-    base: &dyn Image,
-    ready: &Ready,
-    buffer: &Buffer,
-    pass: &mut dyn FnMut(),
-) -> Result<u64> {
+fn place(base: &dyn Image, ready: &Ready, buffer: &Buffer, pass: &mut dyn FnMut()) -> Result<u64> {
     let mut written = 0;
     let last = ready.steps.len().saturating_sub(1);
     for (index, step) in ready.steps.iter().enumerate() {

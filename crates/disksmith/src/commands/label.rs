@@ -1,14 +1,17 @@
 //! `label`: the name and the UUID of a filesystem.
 
-use disksmith_disk::{Context, Error, Kind};
+use disksmith_disk::{Context, Disk, Error, Kind};
 use disksmith_filesystems::{ext, fat, swap};
 use disksmith_formats::OpenMode;
 use disksmith_open::{Locking, open_disk};
+use serde_json::json;
 
 use super::Verb;
+use super::common::Form;
 use super::mkfs::parse_uuid;
 use crate::face::{DONE, Face, Failure, Outcome, usage};
 use crate::guest::Access;
+use crate::render::json::pretty;
 
 /// The arguments of `label`.
 #[derive(clap::Args, Debug, Default)]
@@ -18,6 +21,8 @@ pub(crate) struct Label {
     /// Give it this UUID, or a random one
     #[arg(long, value_name = "UUID|random")]
     pub uuid: Option<String>,
+    #[command(flatten)]
+    pub form: Form,
     /// Which: IMAGE, IMAGE:PART
     #[arg(value_name = "ADDRESS")]
     pub address: String,
@@ -45,10 +50,7 @@ impl Verb for Label {
         }
         let opened = open_disk(&address, &settings)?;
         if !change {
-            let content = disksmith_partitions::probe(&*opened.disk)?;
-            let label = content.and_then(|content| content.label).unwrap_or_default();
-            face.print(&format!("{}\n", crate::guest::show::name(label.as_bytes())));
-            return Ok(DONE);
+            return self.show(face, &*opened.disk);
         }
         let attempt = || format!("Could not change the label of '{}'", opened.shown);
         let kind = disksmith_partitions::probe(&*opened.disk)?.map(|content| content.kind);
@@ -84,6 +86,24 @@ impl Verb for Label {
             }
         }
         opened.close()?;
+        Ok(DONE)
+    }
+}
+
+impl Label {
+    fn show(&self, face: &Face, disk: &dyn Disk) -> Outcome {
+        let content = disksmith_partitions::probe(disk)?;
+        face.print(&match self.form.is_json()? {
+            true => pretty(&json!({
+                "type": content.as_ref().map(|content| content.kind),
+                "label": content.as_ref().and_then(|content| content.label.as_deref()),
+                "uuid": content.as_ref().and_then(|content| content.uuid.as_deref()),
+            })),
+            false => {
+                let label = content.and_then(|content| content.label).unwrap_or_default();
+                format!("{}\n", crate::guest::show::name(label.as_bytes()))
+            }
+        });
         Ok(DONE)
     }
 }
