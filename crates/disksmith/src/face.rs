@@ -32,6 +32,35 @@ pub(crate) enum Failure {
 /// The exit status of a command.
 pub(crate) type Outcome = Result<u8, Failure>;
 
+/// Lines on their way to stdout, a few thousand bytes at a time: an image that makes them many
+/// costs time, not memory. The rest goes out when the page ends.
+pub(crate) struct Page<'a> {
+    face: &'a Face,
+    held: String,
+}
+
+impl Page<'_> {
+    const MOST: usize = 16 << 10;
+
+    /// One line, without its end.
+    pub(crate) fn line(&mut self, text: &str) {
+        self.held.push_str(text);
+        self.held.push('\n');
+        if self.held.len() >= Self::MOST {
+            self.face.print(&self.held);
+            self.held.clear();
+        }
+    }
+}
+
+impl Drop for Page<'_> {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            self.face.print(&self.held);
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Error(error)
@@ -68,6 +97,11 @@ impl Face {
             crate::signals::remove_unfinished();
             std::process::exit(i32::from(FAILED));
         }
+    }
+
+    /// Writes results line by line, for text that an image can make long.
+    pub(crate) fn page(&self) -> Page<'_> {
+        Page { face: self, held: String::new() }
     }
 
     /// Writes to stderr without a prefix.

@@ -47,12 +47,11 @@ impl Verb for Info {
             images.push(image);
             Ok(())
         })?;
-        let text = match (json, self.backing_chain) {
-            (true, true) => info::json_list(&images),
-            (true, false) => images.first().map(info::json).unwrap_or_default(),
-            (false, _) => info::text(&images, face.drop_in),
-        };
-        face.print(&text);
+        match (json, self.backing_chain) {
+            (true, true) => face.print(&info::json_list(&images)),
+            (true, false) => face.print(&images.first().map(info::json).unwrap_or_default()),
+            (false, _) => info::text(&images, face.drop_in, &mut face.page()),
+        }
         Ok(DONE)
     }
 }

@@ -82,7 +82,8 @@ impl Snapshot {
             let list = list.iter().map(snapshots::value).collect();
             face.print(&pretty(&json!({"snapshots": serde_json::Value::Array(list)})));
         } else {
-            face.print(&snapshots::table(&list));
+            let mut page = face.page();
+            snapshots::table(&list).for_each(|row| page.line(&row));
         }
         Ok(())
     }

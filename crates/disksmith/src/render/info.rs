@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::json::pretty;
 use super::snapshots;
 use crate::content::Findings;
+use crate::face::Page;
 
 type Facts = Vec<(&'static str, Fact)>;
 
@@ -159,14 +160,17 @@ fn of_file(name: &str, file: &disksmith_host::FileDisk) -> ImageInfo {
 }
 
 /// The human form: one block per image, an empty line between.
-pub(crate) fn text(images: &[ImageInfo], drop_in: bool) -> String {
-    let blocks: Vec<_> = images.iter().map(|image| block(image, drop_in)).collect();
-    blocks.join("\n")
+pub(crate) fn text(images: &[ImageInfo], drop_in: bool, page: &mut Page<'_>) {
+    for (index, image) in images.iter().enumerate() {
+        if index > 0 {
+            page.line("");
+        }
+        block(image, drop_in, page);
+    }
 }
 
-fn block(image: &ImageInfo, drop_in: bool) -> String {
-    let mut text = String::new();
-    node_text(image, 0, drop_in, &mut text);
+fn block(image: &ImageInfo, drop_in: bool, page: &mut Page<'_>) {
+    node_text(image, 0, drop_in, page);
     for (label, _, value) in &image.native {
         let value = match value {
             Value::String(value) => value.clone(),
@@ -175,28 +179,27 @@ fn block(image: &ImageInfo, drop_in: bool) -> String {
             }
             other => other.to_string(),
         };
-        text += &format!("{label}: {value}\n");
+        page.line(&format!("{label}: {value}"));
     }
-    text += &findings_text(&image.findings);
+    findings_lines(&image.findings).for_each(|line| page.line(&line));
     // A child node tells nothing to a person who asked for the image.
     if drop_in {
-        children_text(image, "/", 0, &mut text);
+        children_text(image, "/", 0, page);
     }
-    text
 }
 
-fn children_text(image: &ImageInfo, path: &str, level: usize, text: &mut String) {
+fn children_text(image: &ImageInfo, path: &str, level: usize, page: &mut Page<'_>) {
     for (name, child) in &image.children {
         let indent = " ".repeat(level * 4);
-        *text += &format!("{indent}Child node '{path}{name}':\n");
-        node_text(child, level + 1, true, text);
-        children_text(child, &format!("{path}{name}/"), level + 1, text);
+        page.line(&format!("{indent}Child node '{path}{name}':"));
+        node_text(child, level + 1, true, page);
+        children_text(child, &format!("{path}{name}/"), level + 1, page);
     }
 }
 
-fn node_text(image: &ImageInfo, level: usize, drop_in: bool, text: &mut String) {
+fn node_text(image: &ImageInfo, level: usize, drop_in: bool, page: &mut Page<'_>) {
     let indent = " ".repeat(level * 4);
-    let mut line = |line: String| *text += &format!("{indent}{line}\n");
+    let mut line = |line: String| page.line(&format!("{indent}{line}"));
     let shown =
         |name: &str| if drop_in { name.to_string() } else { crate::render::printable(name) };
     let size = format!("{} ({} bytes)", human_size(image.virtual_size), image.virtual_size);
@@ -228,40 +231,40 @@ fn node_text(image: &ImageInfo, level: usize, drop_in: bool, text: &mut String) 
             line(format!("backing file format: {}", shown(format)));
         }
     }
-    for row in snapshots::table(&image.snapshots).lines() {
-        line(shown(row));
+    for row in snapshots::table(&image.snapshots) {
+        line(shown(&row));
     }
     if let Some(facts) = image.specific.as_ref().filter(|facts| !facts.is_empty()) {
         line("Format specific information:".into());
-        facts_text(facts, level + 1, text);
+        facts_text(facts, level + 1, page);
     }
 }
 
-fn facts_text(facts: &[(&'static str, Fact)], level: usize, text: &mut String) {
+fn facts_text(facts: &[(&'static str, Fact)], level: usize, page: &mut Page<'_>) {
     for (key, fact) in facts {
-        fact_text(&key.replace('-', " "), fact, level, text);
+        fact_text(&key.replace('-', " "), fact, level, page);
     }
 }
 
-fn fact_text(label: &str, fact: &Fact, level: usize, text: &mut String) {
+fn fact_text(label: &str, fact: &Fact, level: usize, page: &mut Page<'_>) {
     let indent = " ".repeat(level * 4);
     let value = match fact {
         Fact::Bool(value) => value.to_string(),
         Fact::Number(value) => value.to_string(),
         Fact::Text(value) => value.clone(),
         Fact::List(values) => {
-            *text += &format!("{indent}{label}:\n");
+            page.line(&format!("{indent}{label}:"));
             for (index, value) in values.iter().enumerate() {
-                fact_text(&format!("[{index}]"), value, level + 1, text);
+                fact_text(&format!("[{index}]"), value, level + 1, page);
             }
             return;
         }
         Fact::Map(facts) => {
-            *text += &format!("{indent}{label}:\n");
-            return facts_text(facts, level + 1, text);
+            page.line(&format!("{indent}{label}:"));
+            return facts_text(facts, level + 1, page);
         }
     };
-    *text += &format!("{indent}{label}: {value}\n");
+    page.line(&format!("{indent}{label}: {value}"));
 }
 
 /// One image as JSON.
@@ -299,7 +302,8 @@ pub(crate) fn part(opened: &OpenedDisk, json: bool) -> String {
     }
     text += &format!("file format: {}\n", opened.node.image.format());
     text += &format!("virtual size: {} ({size} bytes)\n", human_size(size));
-    text + &findings_text(&findings)
+    findings_lines(&findings).for_each(|line| text += &format!("{line}\n"));
+    text
 }
 
 /// A partition with positions in bytes.
@@ -316,13 +320,11 @@ pub(crate) fn partition_value(partition: &Partition, start: u64, size: u64) -> V
     })
 }
 
-fn findings_text(findings: &Findings) -> String {
-    let mut text = String::new();
-    for (index, line) in findings.lines.iter().enumerate() {
+fn findings_lines(findings: &Findings) -> impl Iterator<Item = String> {
+    findings.lines.iter().enumerate().map(|(index, line)| {
         let label = if index == 0 { "content: " } else { "    " };
-        text += &format!("{label}{}\n", super::printable(line));
-    }
-    text
+        format!("{label}{}", super::printable(line))
+    })
 }
 
 fn value(image: &ImageInfo) -> Value {

@@ -5,23 +5,21 @@ use disksmith_formats::Snapshot;
 use serde_json::{Map, Value, json};
 
 /// The heading, the column names and one line per snapshot; nothing if there are none.
-pub(crate) fn table(snapshots: &[Snapshot]) -> String {
-    if snapshots.is_empty() {
-        return String::new();
-    }
-    let mut text = String::from("Snapshot list:\n");
-    text += &line(&["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"]);
-    for snapshot in snapshots {
-        text += &line(&[
-            &snapshot.id,
-            &snapshot.name,
-            &human_size(snapshot.vm_state_size),
-            &local_time(snapshot.date_seconds),
-            &clock(snapshot.vm_clock_nanoseconds),
-            &snapshot.instruction_count.map_or("--".to_string(), |count| count.to_string()),
-        ]);
-    }
-    text
+pub(crate) fn table(snapshots: &[Snapshot]) -> impl Iterator<Item = String> {
+    let names = || line(&["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"]);
+    let heading = (!snapshots.is_empty()).then(|| ["Snapshot list:".to_string(), names()]);
+    heading.into_iter().flatten().chain(snapshots.iter().map(row))
+}
+
+fn row(snapshot: &Snapshot) -> String {
+    line(&[
+        &snapshot.id,
+        &snapshot.name,
+        &human_size(snapshot.vm_state_size),
+        &local_time(snapshot.date_seconds),
+        &clock(snapshot.vm_clock_nanoseconds),
+        &snapshot.instruction_count.map_or("--".to_string(), |count| count.to_string()),
+    ])
 }
 
 /// One as JSON, with qemu-img's keys in its order.
@@ -42,7 +40,7 @@ pub(crate) fn value(snapshot: &Snapshot) -> Value {
 
 fn line(columns: &[&str; 6]) -> String {
     let [id, tag, size, date, clock, icount] = columns;
-    format!("{id:<7} {tag:<16} {size:>8} {date:>19} {clock:>15} {icount:>10}\n")
+    format!("{id:<7} {tag:<16} {size:>8} {date:>19} {clock:>15} {icount:>10}")
 }
 
 fn clock(nanoseconds: u64) -> String {
@@ -76,10 +74,9 @@ mod tests {
             vm_clock_nanoseconds: 3_723_004_000_000,
             ..Snapshot::default()
         };
-        let text = table(&[snapshot]);
-        let last = text.lines().last().unwrap();
+        let last = table(&[snapshot]).last().unwrap();
         assert!(last.starts_with("1       s1                    0 B "));
         assert!(last.ends_with("  0001:02:03.004         --"));
-        assert_eq!(table(&[]), "");
+        assert_eq!(table(&[]).count(), 0);
     }
 }
