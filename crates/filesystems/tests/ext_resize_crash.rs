@@ -117,7 +117,7 @@ fn cut(arguments: &str, from: u64, to: u64) {
         let disk: Arc<dyn Disk> = Arc::new(state.files[0].clone());
         number += 1;
         lengths.insert(length_of(&state.files[0]));
-        if number > ALL && number % stride != 0 {
+        if number > ALL && !number.is_multiple_of(stride) {
             return true;
         }
         looked += 1;
