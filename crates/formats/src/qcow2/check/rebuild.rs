@@ -13,6 +13,10 @@ use crate::Repair;
 /// Twice is enough; a third time for what a second one may bring to light.
 const REBUILDS_MOST: u32 = 3;
 
+/// Places that are tried for the new table. Each new block lies in what it counts: a table of more
+/// clusters than a block counts finds no place between them, however far it goes.
+const PLACES_MOST: u32 = 16;
+
 /// Where new blocks and the new table shall lie, in clusters.
 #[derive(Default)]
 struct Plan {
@@ -87,7 +91,7 @@ impl Checker<'_> {
                 open.insert(page * self.counter.page_clusters() / per_block);
             }
         }
-        loop {
+        for _ in 0..PLACES_MOST {
             while let Some(index) = open.pop_first() {
                 if index.saturating_mul(per_block) > most {
                     return Err(Error::new(
@@ -119,6 +123,7 @@ impl Checker<'_> {
                 return Ok(plan);
             }
         }
+        Err(Error::new(Kind::LimitExceeded, "File too large"))
     }
 
     fn take(&mut self, start: u64, clusters: u64) -> Result<()> {
