@@ -118,7 +118,9 @@ impl Volume {
     fn add_free(&mut self, change: i64) {
         let known = self.free.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = known {
-            *free = u32::try_from(i64::from(*free) + change).unwrap_or(0);
+            // What two files claim to have may be freed twice.
+            let sum = u32::try_from(i64::from(*free) + change).unwrap_or(0);
+            *free = sum.min(self.geometry.clusters);
         }
     }
 

@@ -289,7 +289,7 @@ mod tests {
         let (disk, mut pages) = pages();
         pages.store(Stage::Entry, 510, &[1, 2, 3, 4]).unwrap();
         pages.store(Stage::Remove, 511, &[9]).unwrap();
-        pages.store_bits(Stage::Allocate, 510, 0xF0, 0x70).unwrap_or(());
+        pages.store_bits(Stage::Allocate, 510, 0xF0, 0x70).unwrap();
         let mut seen = [0; 4];
         pages.read(510, &mut seen).unwrap();
         pages.commit().unwrap();

@@ -220,7 +220,7 @@ impl Volume {
             return Ok(());
         }
         self.commit()?;
-        let used = u64::from(self.geometry.clusters - self.count_free()?);
+        let used = u64::from(self.geometry.clusters.saturating_sub(self.count_free()?));
         let percent = used * 100 / u64::from(self.geometry.clusters);
         self.pages.store(Stage::Allocate, PERCENT_AT, &[percent as u8])?;
         let keep = if self.was_dirty { VOLUME_DIRTY } else { 0 };
