@@ -45,10 +45,12 @@ impl Target {
         let in_place = face.drop_in || old.as_ref().is_some_and(|m| !m.is_file());
         if !in_place {
             refuse_if_in_use(path)?;
+            let mut unfinished = signals::hold();
             let file =
                 NewFile::create(path, OpenOptions { no_flush: true, ..OpenOptions::default() })
                     .with_context(attempt)?;
-            signals::unfinished(file.temporary());
+            unfinished.push(file.temporary().to_path_buf());
+            drop(unfinished);
             return Ok(Self {
                 file: Some(file.disk().clone()),
                 path: path.to_path_buf(),
@@ -60,12 +62,15 @@ impl Target {
         }
         let options =
             OpenOptions { write: true, create: true, no_flush: !durable, ..OpenOptions::default() };
+        // To open a pipe may take until somebody reads it.
+        let mut unfinished = old.is_none().then(signals::hold);
         let disk = Arc::new(FileDisk::open(path, options).with_context(attempt)?);
+        if let Some(unfinished) = &mut unfinished {
+            unfinished.push(path.to_path_buf());
+        }
+        drop(unfinished);
         let state = State::InPlace(old.is_none());
         let target = Self { file: Some(disk.clone()), path: path.to_path_buf(), state };
-        if old.is_none() {
-            signals::unfinished(path);
-        }
         disk.lock(creating())?;
         if !disk.is_block_device() {
             disk.set_size(0)?;

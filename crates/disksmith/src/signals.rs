@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -38,7 +38,9 @@ pub(crate) fn install() {
                 stop();
                 continue;
             }
-            remove_unfinished();
+            // Kept to the end: nobody makes another file between the removal and that.
+            let mut unfinished = hold();
+            remove(&mut unfinished);
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     });
@@ -51,21 +53,27 @@ pub(crate) fn progress_asked() -> bool {
 
 /// Remembers that `path` is to be removed if the program is stopped.
 pub(crate) fn unfinished(path: &Path) {
-    list().push(path.to_path_buf());
+    hold().push(path.to_path_buf());
+}
+
+/// The files that are to be removed if the program is stopped. It is not stopped by a signal while
+/// this is held: from before such a file is made until it is remembered here.
+pub(crate) fn hold() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `path` is whole, or gone.
 pub(crate) fn finished(path: &Path) {
-    list().retain(|other| other != path);
+    hold().retain(|other| other != path);
 }
 
 /// Removes what is not whole.
 pub(crate) fn remove_unfinished() {
-    for path in list().drain(..) {
-        let _ = std::fs::remove_file(path);
-    }
+    remove(&mut hold());
 }
 
-fn list() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+fn remove(unfinished: &mut Vec<PathBuf>) {
+    for path in unfinished.drain(..) {
+        let _ = std::fs::remove_file(path);
+    }
 }
