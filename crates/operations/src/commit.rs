@@ -81,6 +81,8 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
             transfer.prepare(none, &piece, buffer)
         },
         place: &|ready, buffer, pass| {
+            // At a rate, each piece waits for what the one before it has spent.
+            let pass: &mut dyn FnMut() = if request.rate.is_some() { &mut || {} } else { pass };
             let written = place(request.base, &ready, buffer, pass)?;
             if let Some(rate) = &mut *rate.lock().unwrap_or_else(PoisonError::into_inner) {
                 rate.spend(written);

@@ -218,8 +218,10 @@ fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
         (threads, true) => Shape::new(threads.unwrap_or_else(pool::threads), unit),
         (threads, false) => Shape::copying(threads, unit),
     };
-    // A plain window on a file allocates nothing. Warnings come in order.
-    let free = request.target.image.host_window().is_some() && !request.salvage;
+    // A plain window on a file allocates nothing. Warnings come in order, and so do pieces that
+    // are written at a rate.
+    let plain = request.target.image.host_window().is_some();
+    let free = plain && !request.salvage && request.rate.is_none();
     match request.writes {
         WriteOrder::AsTheyCome => Shape { order: Order::Any, ..shape },
         WriteOrder::WhereAlike if free => Shape { order: Order::Any, ..shape },
@@ -271,7 +273,8 @@ impl Placer<'_> {
     /// this goes, unless all before a piece shall be there when it is told of.
     fn place(&self, ready: &Ready, buffer: &mut Buffer, pass: &mut dyn FnMut()) -> Result<()> {
         tell(ready, self.observer);
-        let early = self.request.writes != WriteOrder::InOrder;
+        // At a rate, each piece waits for what the one before it has spent.
+        let early = self.request.writes != WriteOrder::InOrder && self.request.rate.is_none();
         let last = ready.steps.iter().rposition(|step| self.acts(step)).filter(|_| early);
         for (index, step) in ready.steps.iter().enumerate() {
             let pass: &mut dyn FnMut() = if last == Some(index) { pass } else { &mut || {} };
