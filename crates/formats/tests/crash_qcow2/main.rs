@@ -110,7 +110,11 @@ fn a_cut_leaves_old_or_new_never_a_third_thing() {
                     if index % PROGRESS == PROGRESS - 1 {
                         let count = states.load(Ordering::Relaxed);
                         let spent = start.elapsed().as_secs();
-                        println!("{count} states of {} workloads in {spent} s", index + 1);
+                        let wrong = failures.lock().expect("not poisoned").len();
+                        println!(
+                            "{count} states of {} workloads in {spent} s, {wrong} violations",
+                            index + 1
+                        );
                     }
                     if failures.lock().expect("not poisoned").len() >= MAX_SHOWN {
                         break;
