@@ -10,7 +10,7 @@ use crate::Observer;
 use crate::observer::{Meter, check_cancelled};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::{Plan, Source};
-use crate::pool::Shape;
+use crate::pool::{Order, Shape};
 use crate::rate::RateLimit;
 use crate::transfer::{Action, Buffer, Ready, Transfer};
 use crate::writeback::Writeback;
@@ -57,7 +57,9 @@ pub fn commit(request: &CommitRequest<'_>, observer: &dyn Observer) -> Result<()
 fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Result<()> {
     let sources = Source::line_up(&[request.top]);
     let unit = request.base.allocation_unit().unwrap_or(1 << 16);
-    let shape = Shape::copying(None, unit);
+    // At a rate, each piece waits for what the one before it has spent.
+    let order = if request.rate.is_some() { Order::Alone } else { Order::InTurn };
+    let shape = Shape { order, ..Shape::copying(None, unit) };
     let transfer = Transfer {
         sources: &sources,
         unit,
@@ -81,8 +83,6 @@ fn copy(request: &CommitRequest<'_>, size: u64, observer: &dyn Observer) -> Resu
             transfer.prepare(none, &piece, buffer)
         },
         place: &|ready, buffer, pass| {
-            // At a rate, each piece waits for what the one before it has spent.
-            let pass: &mut dyn FnMut() = if request.rate.is_some() { &mut || {} } else { pass };
             let written = place(request.base, &ready, buffer, pass)?;
             if let Some(rate) = &mut *rate.lock().unwrap_or_else(PoisonError::into_inner) {
                 rate.spend(written);

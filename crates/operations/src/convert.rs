@@ -218,14 +218,19 @@ fn shape(request: &ConvertRequest<'_>, unit: u64) -> Shape {
         (threads, true) => Shape::new(threads.unwrap_or_else(pool::threads), unit),
         (threads, false) => Shape::copying(threads, unit),
     };
-    // A plain window on a file allocates nothing. Warnings come in order, and so do pieces that
-    // are written at a rate.
-    let plain = request.target.image.host_window().is_some();
-    let free = plain && !request.salvage && request.rate.is_none();
+    Shape { order: order(request).unwrap_or(shape.order), ..shape }
+}
+
+/// Who writes when, unless that follows from the work.
+fn order(request: &ConvertRequest<'_>) -> Option<Order> {
+    // A plain window on a file allocates nothing. Warnings come in order.
+    let free = || request.target.image.host_window().is_some() && !request.salvage;
     match request.writes {
-        WriteOrder::AsTheyCome => Shape { order: Order::Any, ..shape },
-        WriteOrder::WhereAlike if free => Shape { order: Order::Any, ..shape },
-        WriteOrder::WhereAlike | WriteOrder::InOrder => shape,
+        WriteOrder::AsTheyCome => Some(Order::Any),
+        // At a rate, each piece waits for what the one before it has spent.
+        WriteOrder::WhereAlike if request.rate.is_none() => free().then_some(Order::Any),
+        _ if request.compress => None,
+        _ => Some(Order::Alone),
     }
 }
 
@@ -270,12 +275,10 @@ struct Placer<'a> {
 
 impl Placer<'_> {
     /// The next piece may be placed beside this one as soon as it is settled where the last of
-    /// this goes, unless all before a piece shall be there when it is told of.
+    /// this goes.
     fn place(&self, ready: &Ready, buffer: &mut Buffer, pass: &mut dyn FnMut()) -> Result<()> {
         tell(ready, self.observer);
-        // At a rate, each piece waits for what the one before it has spent.
-        let early = self.request.writes != WriteOrder::InOrder && self.request.rate.is_none();
-        let last = ready.steps.iter().rposition(|step| self.acts(step)).filter(|_| early);
+        let last = ready.steps.iter().rposition(|step| self.acts(step));
         for (index, step) in ready.steps.iter().enumerate() {
             let pass: &mut dyn FnMut() = if last == Some(index) { pass } else { &mut || {} };
             self.step(ready, step, buffer, pass).map_err(|error| match error.kind() {

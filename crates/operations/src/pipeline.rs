@@ -59,6 +59,12 @@ pub(crate) fn run<S, B: Default + Send, P: Send, R: Send>(
                     match shape.order {
                         Order::Handed => shared.finish(index, result, buffer, place),
                         Order::InTurn => shared.place_in_turn(index, result, buffer, place),
+                        Order::Alone => {
+                            let place = &|result, buffer: &mut B, _: &mut dyn FnMut()| {
+                                place(result, buffer, &mut || {})
+                            };
+                            shared.place_in_turn(index, result, buffer, place);
+                        }
                         Order::Any => {
                             let placed =
                                 result.and_then(|result| place(result, &mut buffer, &mut || {}));

@@ -18,9 +18,11 @@ pub(crate) enum Order {
     /// the one that is placing and goes on. For work that takes longer than placing.
     Handed,
     /// In the order of the pieces; each worker waits for its turn and places its own piece, while
-    /// that is still in its processor's cache. It keeps the turn to the end, or passes it on once
-    /// it is settled where the piece goes. For plain copies.
+    /// that is still in its processor's cache. It passes the turn on once it is settled where the
+    /// piece goes. For plain copies.
     InTurn,
+    /// The same, but the turn is kept to the end: when a piece is placed, so are all before it.
+    Alone,
     /// As they come, several at once.
     Any,
 }
