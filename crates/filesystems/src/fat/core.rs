@@ -24,6 +24,7 @@ use super::directory::Directories;
 use super::identity::Identities;
 use super::layout::{BootSector, Info};
 use super::shape::{FatKind, Shape, corrupt};
+use super::shared::check_writable;
 use super::table::{Table, is_split};
 use crate::raw::put;
 use crate::{Time, errors};
@@ -87,6 +88,11 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
+    /// True when the commit frees clusters or slots.
+    pub(crate) fn frees_space(&self) -> bool {
+        !self.frees.is_empty() || !self.dead.is_empty()
+    }
+
     /// How much there is, roughly in sectors.
     pub(crate) fn weight(&self) -> usize {
         self.chunks.len() + self.links.len() + self.cuts.len() + self.frees.len() + self.dead.len()
@@ -238,13 +244,7 @@ impl Core {
 
     /// Refuses changes where none can be made.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.read_only {
-            return Err(errors::read_only());
-        }
-        match self.failed {
-            true => Err(Error::from_errno(5).context("An earlier write failed")),
-            false => Ok(()),
-        }
+        check_writable(self.read_only, self.failed)
     }
 
     /// Before anything changes: the volume is in use, and FSInfo knows nothing.
@@ -404,11 +404,6 @@ impl Core {
     /// Frees clusters at the next commit.
     pub(crate) fn free_runs(&mut self, runs: &[Run]) {
         self.transaction.frees.extend(runs.iter().map(|run| (run.cluster, run.count)));
-    }
-
-    /// True when the next commit frees clusters or slots.
-    pub(crate) fn has_pending_space(&self) -> bool {
-        !self.transaction.frees.is_empty() || !self.transaction.dead.is_empty()
     }
 
     /// The cluster after this one, if the transaction changes that.

@@ -1,9 +1,8 @@
 //! The filesystem interface over an open FAT volume.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use disksmith_disk::{Disk, Kind, Result};
+use disksmith_disk::{Disk, Result};
 
 use super::chain;
 use super::content::Node;
@@ -11,16 +10,12 @@ use super::core::Core;
 use super::identity::ROOT;
 use super::layout::attribute;
 use super::namespace::{refused, set_mode};
+use super::shared::{Committed, Shared};
 use super::{label, name};
 use crate::{
     Attributes, Changes, Device, Entry, Fallocate, FileKind, Filesystem, NewFile, Rename,
     Statistics, Time, errors,
 };
-
-/// Changes are committed when they are this old and something happens.
-const COMMIT_AGE: Duration = Duration::from_secs(5);
-/// Or when there are so many pieces of directories and tables.
-const COMMIT_WEIGHT: usize = 4096;
 
 /// An open FAT12, FAT16 or FAT32 volume.
 ///
@@ -28,14 +23,7 @@ const COMMIT_WEIGHT: usize = 4096;
 /// where the read-only attribute is set (as Linux shows them by default).
 #[derive(Debug)]
 pub struct Fat {
-    open: RwLock<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    core: Core,
-    committed: Instant,
-    age: Duration,
+    open: Shared<Core>,
 }
 
 impl Fat {
@@ -43,25 +31,25 @@ impl Fat {
     /// as in use until [`close`](Filesystem::close).
     pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Self> {
         let core = Core::open(disk, read_only)?;
-        Ok(Self { open: RwLock::new(Open { core, committed: Instant::now(), age: COMMIT_AGE }) })
+        Ok(Self { open: Shared::new(core) })
     }
 
     /// Lets every change bear this time instead of the clock's.
     pub fn set_clock(&self, time: Option<Time>) {
-        self.write_lock().core.clock = time;
+        self.open.write().volume.clock = time;
     }
 
     /// The attributes of a file as FAT numbers them: read-only 1, hidden 2, system 4, directory
     /// 16, archive 32.
     pub fn dos_attributes(&self, inode: u64) -> Result<u8> {
-        Ok(self.read_lock().core.node(inode)?.entry.attributes())
+        Ok(self.open.read().volume.node(inode)?.entry.attributes())
     }
 
     /// Sets read-only, hidden, system and archive of a file.
     pub fn set_dos_attributes(&self, inode: u64, attributes: u8) -> Result<()> {
         const OURS: u8 =
             attribute::READ_ONLY | attribute::HIDDEN | attribute::SYSTEM | attribute::ARCHIVE;
-        self.change(|core| {
+        self.open.change(|core| {
             let mut node = core.node(inode)?;
             core.begin()?;
             let kept = node.entry.attributes() & !OURS;
@@ -72,49 +60,29 @@ impl Fat {
 
     /// Commits only when told: for filling a volume that nobody relies on yet.
     pub(crate) fn commit_rarely(&self) {
-        self.write_lock().age = Duration::MAX;
-    }
-
-    fn read_lock(&self) -> RwLockReadGuard<'_, Open> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_lock(&self) -> RwLockWriteGuard<'_, Open> {
-        self.open.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change<T>(&self, mut work: impl FnMut(&mut Core) -> Result<T>) -> Result<T> {
-        self.write_lock().change(&mut work)
+        self.open.commit_rarely();
     }
 }
 
-impl Open {
-    fn change<T>(&mut self, work: &mut dyn FnMut(&mut Core) -> Result<T>) -> Result<T> {
-        self.core.check_writable()?;
-        let mut done = work(&mut self.core);
-        let full = done.as_ref().is_err_and(|error| error.kind() == Kind::OutOfSpace);
-        if full && self.core.has_pending_space() {
-            // Space freed in this transaction can be used after the commit.
-            self.commit()?;
-            done = work(&mut self.core);
-        }
-        if done.as_ref().is_err_and(|error| error.kind() == Kind::Io) {
-            // Memory may hold half a change.
-            self.core.failed = true;
-        }
-        let heavy = self.core.transaction.weight() > COMMIT_WEIGHT;
-        if done.is_ok()
-            && (heavy && self.age != Duration::MAX || self.committed.elapsed() > self.age)
-        {
-            self.commit()?;
-        }
-        done
+impl Committed for Core {
+    fn check_writable(&self) -> Result<()> {
+        self.check_writable()
+    }
+
+    fn has_pending_space(&self) -> bool {
+        self.transaction.frees_space()
+    }
+
+    fn weight(&self) -> usize {
+        self.transaction.weight()
+    }
+
+    fn give_up(&mut self) {
+        self.failed = true;
     }
 
     fn commit(&mut self) -> Result<()> {
-        self.core.commit()?;
-        self.committed = Instant::now();
-        Ok(())
+        self.commit()
     }
 }
 
@@ -196,12 +164,12 @@ impl Filesystem for Fat {
     }
 
     fn label(&self) -> Vec<u8> {
-        let open = self.read_lock();
-        label::of(&open.core).unwrap_or_default()
+        let open = self.open.read();
+        label::of(&open.volume).unwrap_or_default()
     }
 
     fn uuid(&self) -> String {
-        let serial = self.read_lock().core.boot.serial();
+        let serial = self.open.read().volume.boot.serial();
         serial.map(super::serial_text).unwrap_or_default()
     }
 
@@ -210,7 +178,7 @@ impl Filesystem for Fat {
     }
 
     fn read_only(&self) -> bool {
-        self.read_lock().core.read_only
+        self.open.read().volume.read_only
     }
 
     fn posix(&self) -> bool {
@@ -218,8 +186,8 @@ impl Filesystem for Fat {
     }
 
     fn statistics(&self) -> Result<Statistics> {
-        let open = self.read_lock();
-        let core = &open.core;
+        let open = self.open.read();
+        let core = &open.volume;
         let free = core.free_clusters()?.into();
         Ok(Statistics {
             block_size: core.shape.cluster_size() as u32,
@@ -233,13 +201,13 @@ impl Filesystem for Fat {
     }
 
     fn lookup(&self, directory: u64, name: &[u8]) -> Result<Attributes> {
-        let open = self.read_lock();
-        attributes_of(&open.core, &open.core.lookup(directory, name)?)
+        let open = self.open.read();
+        attributes_of(&open.volume, &open.volume.lookup(directory, name)?)
     }
 
     fn attributes(&self, inode: u64) -> Result<Attributes> {
-        let open = self.read_lock();
-        attributes_of(&open.core, &open.core.node(inode)?)
+        let open = self.open.read();
+        attributes_of(&open.volume, &open.volume.node(inode)?)
     }
 
     fn read_directory(
@@ -248,8 +216,8 @@ impl Filesystem for Fat {
         cookie: u64,
         visit: &mut dyn FnMut(Entry) -> bool,
     ) -> Result<()> {
-        let open = self.read_lock();
-        let core = &open.core;
+        let open = self.open.read();
+        let core = &open.volume;
         let start = core.directory_of(directory)?;
         let parent = core.identities().parent(directory).unwrap_or(directory);
         for (number, (inode, name)) in [(directory, "."), (parent, "..")].into_iter().enumerate() {
@@ -274,8 +242,8 @@ impl Filesystem for Fat {
     }
 
     fn read(&self, inode: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let open = self.read_lock();
-        open.core.read_content(&open.core.node(inode)?, offset, buffer)
+        let open = self.open.read();
+        open.volume.read_content(&open.volume.node(inode)?, offset, buffer)
     }
 
     fn read_link(&self, inode: u64) -> Result<Vec<u8>> {
@@ -294,12 +262,12 @@ impl Filesystem for Fat {
     }
 
     fn hold(&self, inode: u64) {
-        self.read_lock().core.identities().hold(inode);
+        self.open.read().volume.identities().hold(inode);
     }
 
     fn release(&self, inode: u64, count: u64) -> Result<()> {
-        let mut open = self.write_lock();
-        let gone = open.core.identities().release(inode, count);
+        let mut open = self.open.write();
+        let gone = open.volume.identities().release(inode, count);
         match gone {
             Some(entry) => open.change(&mut |core| core.free_content(&entry)),
             None => Ok(()),
@@ -307,7 +275,7 @@ impl Filesystem for Fat {
     }
 
     fn write(&self, inode: u64, offset: u64, data: &[u8]) -> Result<()> {
-        self.change(|core| {
+        self.open.change(|core| {
             let mut node = core.node(inode)?;
             core.begin()?;
             core.write_content(&mut node, offset, data)?;
@@ -318,7 +286,7 @@ impl Filesystem for Fat {
     }
 
     fn create(&self, directory: u64, name: &[u8], file: &NewFile) -> Result<Attributes> {
-        self.change(|core| {
+        self.open.change(|core| {
             let node = core.create(directory, name, file)?;
             attributes_of(core, &node)
         })
@@ -333,19 +301,19 @@ impl Filesystem for Fat {
     }
 
     fn unlink(&self, directory: u64, name: &[u8]) -> Result<()> {
-        self.change(|core| core.remove(directory, name, false))
+        self.open.change(|core| core.remove(directory, name, false))
     }
 
     fn remove_directory(&self, directory: u64, name: &[u8]) -> Result<()> {
-        self.change(|core| core.remove(directory, name, true))
+        self.open.change(|core| core.remove(directory, name, true))
     }
 
     fn rename(&self, from: u64, old: &[u8], to: u64, new: &[u8], how: Rename) -> Result<()> {
-        self.change(|core| core.rename(from, old, to, new, how))
+        self.open.change(|core| core.rename(from, old, to, new, how))
     }
 
     fn set_attributes(&self, inode: u64, changes: &Changes) -> Result<Attributes> {
-        self.change(|core| {
+        self.open.change(|core| {
             let mut node = core.node(inode)?;
             core.begin()?;
             apply(core, &mut node, changes)?;
@@ -363,7 +331,7 @@ impl Filesystem for Fat {
     }
 
     fn fallocate(&self, inode: u64, offset: u64, length: u64, how: Fallocate) -> Result<()> {
-        self.change(|core| {
+        self.open.change(|core| {
             let mut node = core.node(inode)?;
             core.begin()?;
             let end = offset.checked_add(length).ok_or_else(errors::too_big)?;
@@ -392,16 +360,16 @@ impl Filesystem for Fat {
     }
 
     fn sync(&self) -> Result<()> {
-        let mut open = self.write_lock();
-        if open.core.read_only { Ok(()) } else { open.commit() }
+        let mut open = self.open.write();
+        if open.volume.read_only { Ok(()) } else { open.commit() }
     }
 
     fn close(&self) -> Result<()> {
-        let mut open = self.write_lock();
-        let unlinked = open.core.identities().take_unlinked();
+        let mut open = self.open.write();
+        let unlinked = open.volume.identities().take_unlinked();
         for entry in unlinked {
-            open.core.free_content(&entry)?;
+            open.volume.free_content(&entry)?;
         }
-        open.core.shut_down()
+        open.volume.shut_down()
     }
 }

@@ -28,6 +28,7 @@ mod name;
 mod namespace;
 mod resize;
 mod shape;
+mod shared;
 mod table;
 mod time;
 mod used;

@@ -1,12 +1,12 @@
 //! The filesystem interface over an open exFAT volume.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use disksmith_disk::{Disk, Kind, Result};
+use disksmith_disk::{Disk, Result};
 
 use super::super::layout::attribute;
 use super::super::name;
+use super::super::shared::{Committed, Shared};
 use super::ROOT;
 use super::layout::VOLUME_DIRTY;
 use super::namespace::{refused, set_mode};
@@ -18,25 +18,13 @@ use crate::{
     Statistics, Time, errors,
 };
 
-/// Changes are committed when they are this old and something happens.
-const COMMIT_AGE: Duration = Duration::from_secs(5);
-/// Or when there are so many sectors of them.
-const COMMIT_WEIGHT: usize = 4096;
-
 /// An open exFAT volume.
 ///
 /// exFAT keeps neither owners nor permissions: files belong to root and are `rwxr-xr-x`, without
 /// `w` where the read-only attribute is set (as Linux shows them by default).
 #[derive(Debug)]
 pub struct Exfat {
-    open: RwLock<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    volume: Volume,
-    committed: Instant,
-    age: Duration,
+    open: Shared<Volume>,
 }
 
 impl Exfat {
@@ -45,29 +33,29 @@ impl Exfat {
     /// FATs (TexFAT) can be opened to be read only.
     pub fn open(disk: Arc<dyn Disk>, read_only: bool) -> Result<Self> {
         let volume = Volume::open(disk, read_only)?;
-        Ok(Self { open: RwLock::new(Open { volume, committed: Instant::now(), age: COMMIT_AGE }) })
+        Ok(Self { open: Shared::new(volume) })
     }
 
     /// True if the volume is marked as in use.
     pub fn is_dirty(&self) -> bool {
-        self.read_lock().volume.geometry.flags & VOLUME_DIRTY != 0
+        self.open.read().volume.geometry.flags & VOLUME_DIRTY != 0
     }
 
     /// Lets every change bear this time instead of the clock's.
     pub fn set_clock(&self, time: Option<Time>) {
-        self.write_lock().volume.clock = time;
+        self.open.write().volume.clock = time;
     }
 
     /// The attributes of a file: read-only 1, hidden 2, system 4, directory 16, archive 32.
     pub fn dos_attributes(&self, inode: u64) -> Result<u8> {
-        Ok(self.read_lock().volume.node(inode)?.set.attributes() as u8)
+        Ok(self.open.read().volume.node(inode)?.set.attributes() as u8)
     }
 
     /// Sets read-only, hidden, system and archive of a file.
     pub fn set_dos_attributes(&self, inode: u64, attributes: u8) -> Result<()> {
         const OURS: u8 =
             attribute::READ_ONLY | attribute::HIDDEN | attribute::SYSTEM | attribute::ARCHIVE;
-        self.change(|volume| {
+        self.open.change(|volume| {
             let mut node = volume.node(inode)?;
             volume.begin()?;
             let kept = node.set.attributes() & !u16::from(OURS);
@@ -78,49 +66,29 @@ impl Exfat {
 
     /// Commits only when told: for filling a volume that nobody relies on yet.
     pub(crate) fn commit_rarely(&self) {
-        self.write_lock().age = Duration::MAX;
-    }
-
-    fn read_lock(&self) -> RwLockReadGuard<'_, Open> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_lock(&self) -> RwLockWriteGuard<'_, Open> {
-        self.open.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change<T>(&self, mut work: impl FnMut(&mut Volume) -> Result<T>) -> Result<T> {
-        self.write_lock().change(&mut work)
+        self.open.commit_rarely();
     }
 }
 
-impl Open {
-    fn change<T>(&mut self, work: &mut dyn FnMut(&mut Volume) -> Result<T>) -> Result<T> {
-        self.volume.check_writable()?;
-        let mut done = work(&mut self.volume);
-        let full = done.as_ref().is_err_and(|error| error.kind() == Kind::OutOfSpace);
-        if full && self.volume.has_pending_space() {
-            // Space freed since the last commit can be used after the next one.
-            self.commit()?;
-            done = work(&mut self.volume);
-        }
-        if done.as_ref().is_err_and(|error| error.kind() == Kind::Io) {
-            // Memory may hold half a change.
-            self.volume.pages.failed = true;
-        }
-        let heavy = self.volume.pages.weight() > COMMIT_WEIGHT;
-        if done.is_ok()
-            && (heavy && self.age != Duration::MAX || self.committed.elapsed() > self.age)
-        {
-            self.commit()?;
-        }
-        done
+impl Committed for Volume {
+    fn check_writable(&self) -> Result<()> {
+        self.check_writable()
+    }
+
+    fn has_pending_space(&self) -> bool {
+        !self.frees.is_empty() || !self.dead.is_empty()
+    }
+
+    fn weight(&self) -> usize {
+        self.pages.weight()
+    }
+
+    fn give_up(&mut self) {
+        self.pages.failed = true;
     }
 
     fn commit(&mut self) -> Result<()> {
-        self.volume.commit()?;
-        self.committed = Instant::now();
-        Ok(())
+        self.commit()
     }
 }
 
@@ -217,11 +185,11 @@ impl Filesystem for Exfat {
     }
 
     fn label(&self) -> Vec<u8> {
-        self.read_lock().volume.label.clone()
+        self.open.read().volume.label.clone()
     }
 
     fn uuid(&self) -> String {
-        super::super::serial_text(self.read_lock().volume.geometry.serial)
+        super::super::serial_text(self.open.read().volume.geometry.serial)
     }
 
     fn root(&self) -> u64 {
@@ -229,7 +197,7 @@ impl Filesystem for Exfat {
     }
 
     fn read_only(&self) -> bool {
-        self.read_lock().volume.read_only
+        self.open.read().volume.read_only
     }
 
     fn posix(&self) -> bool {
@@ -237,7 +205,7 @@ impl Filesystem for Exfat {
     }
 
     fn statistics(&self) -> Result<Statistics> {
-        let open = self.read_lock();
+        let open = self.open.read();
         let free = open.volume.free_clusters()?.into();
         Ok(Statistics {
             block_size: open.volume.geometry.cluster as u32,
@@ -251,12 +219,12 @@ impl Filesystem for Exfat {
     }
 
     fn lookup(&self, directory: u64, name: &[u8]) -> Result<Attributes> {
-        let open = self.read_lock();
+        let open = self.open.read();
         Ok(attributes_of(&open.volume, &open.volume.lookup(directory, name)?))
     }
 
     fn attributes(&self, inode: u64) -> Result<Attributes> {
-        let open = self.read_lock();
+        let open = self.open.read();
         Ok(attributes_of(&open.volume, &open.volume.node(inode)?))
     }
 
@@ -266,7 +234,7 @@ impl Filesystem for Exfat {
         cookie: u64,
         visit: &mut dyn FnMut(Entry) -> bool,
     ) -> Result<()> {
-        let open = self.read_lock();
+        let open = self.open.read();
         let volume = &open.volume;
         let node = volume.node(directory)?;
         let stream = if directory == ROOT { volume.root_stream() } else { directory_of(&node)? };
@@ -293,7 +261,7 @@ impl Filesystem for Exfat {
     }
 
     fn read(&self, inode: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let open = self.read_lock();
+        let open = self.open.read();
         open.volume.read_content(&open.volume.node(inode)?, offset, buffer)
     }
 
@@ -311,11 +279,11 @@ impl Filesystem for Exfat {
     }
 
     fn hold(&self, inode: u64) {
-        self.read_lock().volume.identities().hold(inode);
+        self.open.read().volume.identities().hold(inode);
     }
 
     fn release(&self, inode: u64, count: u64) -> Result<()> {
-        let mut open = self.write_lock();
+        let mut open = self.open.write();
         let gone = open.volume.identities().release(inode, count);
         match gone {
             Some(set) => open.change(&mut |volume| {
@@ -327,7 +295,7 @@ impl Filesystem for Exfat {
     }
 
     fn write(&self, inode: u64, offset: u64, data: &[u8]) -> Result<()> {
-        self.change(|volume| {
+        self.open.change(|volume| {
             let mut node = volume.node(inode)?;
             volume.begin()?;
             volume.write_content(&mut node, offset, data)?;
@@ -338,7 +306,7 @@ impl Filesystem for Exfat {
     }
 
     fn create(&self, directory: u64, name: &[u8], file: &NewFile) -> Result<Attributes> {
-        self.change(|volume| {
+        self.open.change(|volume| {
             let node = volume.create(directory, name, file)?;
             Ok(attributes_of(volume, &node))
         })
@@ -353,19 +321,19 @@ impl Filesystem for Exfat {
     }
 
     fn unlink(&self, directory: u64, name: &[u8]) -> Result<()> {
-        self.change(|volume| volume.remove(directory, name, false))
+        self.open.change(|volume| volume.remove(directory, name, false))
     }
 
     fn remove_directory(&self, directory: u64, name: &[u8]) -> Result<()> {
-        self.change(|volume| volume.remove(directory, name, true))
+        self.open.change(|volume| volume.remove(directory, name, true))
     }
 
     fn rename(&self, from: u64, old: &[u8], to: u64, new: &[u8], how: Rename) -> Result<()> {
-        self.change(|volume| volume.rename(from, old, to, new, how))
+        self.open.change(|volume| volume.rename(from, old, to, new, how))
     }
 
     fn set_attributes(&self, inode: u64, changes: &Changes) -> Result<Attributes> {
-        self.change(|volume| {
+        self.open.change(|volume| {
             let mut node = volume.node(inode)?;
             volume.begin()?;
             apply(volume, &mut node, changes)?;
@@ -383,7 +351,7 @@ impl Filesystem for Exfat {
     }
 
     fn fallocate(&self, inode: u64, offset: u64, length: u64, how: Fallocate) -> Result<()> {
-        self.change(|volume| {
+        self.open.change(|volume| {
             let mut node = volume.node(inode)?;
             volume.begin()?;
             let end = offset.checked_add(length).ok_or_else(errors::too_big)?;
@@ -396,12 +364,12 @@ impl Filesystem for Exfat {
 
     fn fsync(&self, inode: u64) -> Result<()> {
         let _ = inode;
-        let mut open = self.write_lock();
+        let mut open = self.open.write();
         if open.volume.read_only { Ok(()) } else { open.commit() }
     }
 
     fn sync(&self) -> Result<()> {
-        let mut open = self.write_lock();
+        let mut open = self.open.write();
         if open.volume.read_only {
             return Ok(());
         }
@@ -412,7 +380,7 @@ impl Filesystem for Exfat {
     }
 
     fn close(&self) -> Result<()> {
-        let mut open = self.write_lock();
+        let mut open = self.open.write();
         let unlinked = open.volume.identities().take_unlinked();
         for set in unlinked {
             open.volume.free_content(&set)?;

@@ -14,6 +14,7 @@ use disksmith_disk::{Context, Disk, Error, Kind, Result};
 use super::super::chain::{Chains, Run};
 use super::super::identity::Identities;
 use super::super::name;
+use super::super::shared::check_writable;
 use super::corrupt;
 use super::directory::Directories;
 use super::layout::{
@@ -23,8 +24,8 @@ use super::layout::{
 use super::pages::{Pages, Stage};
 use super::set::{FileSet, Stream};
 use super::upcase::{self, Upcase};
+use crate::Time;
 use crate::raw::{byte, le16, le32, le64};
-use crate::{Time, errors};
 
 /// An open volume.
 #[derive(Debug)]
@@ -178,13 +179,7 @@ impl Volume {
 
     /// Refuses changes where none can be made.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.read_only {
-            return Err(errors::read_only());
-        }
-        match self.pages.failed {
-            true => Err(Error::from_errno(5).context("An earlier write failed")),
-            false => Ok(()),
-        }
+        check_writable(self.read_only, self.pages.failed)
     }
 
     fn put_flags(&mut self, flags: u16) -> Result<()> {
@@ -232,11 +227,6 @@ impl Volume {
     /// That somebody left the volume marked as in use does not matter any more.
     pub(crate) fn forget_dirt(&mut self) {
         self.was_dirty = false;
-    }
-
-    /// True when the next commit frees clusters or slots.
-    pub(crate) fn has_pending_space(&self) -> bool {
-        !self.frees.is_empty() || !self.dead.is_empty()
     }
 }
 
