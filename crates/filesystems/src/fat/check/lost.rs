@@ -13,18 +13,14 @@ impl Checker {
     pub(super) fn lost(&mut self) -> Result<()> {
         let end = self.core.shape.clusters + 2;
         let bad = self.core.shape.kind.bad();
-        let mut led_to = vec![0_u64; self.claimed.len()];
+        let mut led_to = vec![0_u64; (end as usize).div_ceil(64)];
         let (mut clusters, mut lost) = (0_u64, Vec::new());
-        let claimed = |cluster: u32| {
-            let word = self.claimed.get(cluster as usize / 64).copied().unwrap_or(0);
-            word >> (cluster % 64) & 1 != 0
-        };
         let mut reader = self.core.table.reader(&*self.core.disk, &self.core.shape);
         let mut at = 2;
         while let Some(cluster) = reader.find(at, end, false)? {
             at = cluster + 1;
             let next = reader.get(cluster)?;
-            if next == bad || claimed(cluster) {
+            if next == bad || self.ledger.is_claimed(cluster) {
                 continue;
             }
             clusters += 1;
@@ -42,8 +38,8 @@ impl Checker {
             return Ok(());
         }
         let bytes = clusters * self.core.shape.cluster_size();
-        self.found(format!("{clusters} clusters ({bytes} bytes) belong to no file"), true);
-        let Some(Mend::All(how)) = self.fix else { return Ok(()) };
+        self.ledger.found(format!("{clusters} clusters ({bytes} bytes) belong to no file"), true);
+        let Some(Mend::All(how)) = self.ledger.fix else { return Ok(()) };
         let heads = lost.iter().filter(|c| {
             led_to.get(**c as usize / 64).is_none_or(|word| word >> (**c % 64) & 1 == 0)
         });
@@ -51,7 +47,7 @@ impl Checker {
         let mut number = 0;
         if how == Lost::Keep {
             for head in heads {
-                if self.is_claimed(head) || number >= RESCUED_MAX {
+                if self.ledger.is_claimed(head) || number >= RESCUED_MAX {
                     continue;
                 }
                 self.rescue(head, &mut number)?;
@@ -59,7 +55,7 @@ impl Checker {
         }
         // What could not be kept, and what goes in circles.
         for cluster in lost {
-            if !self.is_claimed(cluster) {
+            if !self.ledger.is_claimed(cluster) {
                 self.set(cluster, 0)?;
             }
         }

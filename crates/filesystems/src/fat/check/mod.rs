@@ -1,19 +1,18 @@
 //! Looking for damage, and mending it: the whole tree is walked, every cluster accounted for.
 
+mod ledger;
 mod lost;
 mod tree;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use disksmith_disk::{Disk, Error, Kind, Result, first_difference};
 
+pub(crate) use self::ledger::Ledger;
 use super::core::Core;
 use super::layout::{BOOT_BYTES, BootSector, Info, NO_NAME};
 use super::shape::Shape;
 
-/// Findings told one by one; of more only the number is kept.
-const FINDINGS_MAX: usize = 10_000;
 /// Directories nested deeper are not looked into.
 const DEPTH_MAX: usize = 1000;
 /// Chains without a name that are given one; the rest is freed.
@@ -129,13 +128,7 @@ fn restore_boot(disk: &dyn Disk) -> Result<bool> {
 
 struct Checker {
     core: Core,
-    fix: Option<Mend>,
-    report: CheckReport,
-    mended: u64,
-    /// A bit for each cluster that belongs to a file.
-    claimed: Vec<u64>,
-    /// First clusters of files and directories.
-    starts: HashSet<u32>,
+    ledger: Ledger,
     label: Option<[u8; 11]>,
 }
 
@@ -157,16 +150,8 @@ struct Walked {
 
 impl Checker {
     fn new(core: Core, fix: Option<Mend>) -> Self {
-        let words = (core.shape.clusters as usize + 2).div_ceil(64);
-        Self {
-            core,
-            fix,
-            report: CheckReport::default(),
-            mended: 0,
-            claimed: vec![0; words],
-            starts: HashSet::new(),
-            label: None,
-        }
+        let clusters = core.shape.clusters;
+        Self { core, ledger: Ledger::new(clusters, fix), label: None }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -178,7 +163,7 @@ impl Checker {
 
     /// Answers what was found, and how much of it was mended.
     fn run(mut self) -> Result<(CheckReport, u64)> {
-        if self.fix.is_none() {
+        if self.ledger.fix.is_none() {
             self.marks()?;
             self.copies()?;
         }
@@ -186,44 +171,21 @@ impl Checker {
         self.tree()?;
         self.lost()?;
         self.boot()?;
-        if self.fix.is_some() {
-            self.core.finish_repair(self.mended == self.report.count)?;
+        if self.ledger.fix.is_some() {
+            self.core.finish_repair(self.ledger.all_mended())?;
         }
-        Ok((self.report, self.mended))
-    }
-
-    /// Something that can be mended at a risk, if at all.
-    fn found(&mut self, text: impl Into<String>, mended: bool) {
-        let mended = mended && self.mends_all();
-        self.tell(text, mended);
-    }
-
-    /// Something that can be mended without a doubt.
-    fn found_safe(&mut self, text: impl Into<String>) {
-        self.tell(text, self.fix.is_some());
-    }
-
-    fn tell(&mut self, text: impl Into<String>, mended: bool) {
-        self.report.count += 1;
-        self.mended += u64::from(mended);
-        if self.report.findings.len() < FINDINGS_MAX {
-            self.report.findings.push(text.into());
-        }
-    }
-
-    fn mends_all(&self) -> bool {
-        matches!(self.fix, Some(Mend::All(_)))
+        Ok((self.ledger.report, self.ledger.mended))
     }
 
     fn set(&mut self, cluster: u32, value: u32) -> Result<()> {
-        if self.mends_all() {
+        if self.ledger.mends_all() {
             self.core.table.set(&*self.core.disk, &self.core.shape, cluster, value)?;
         }
         Ok(())
     }
 
     fn store(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        if self.mends_all() {
+        if self.ledger.mends_all() {
             let chunk = self.core.chunks.store(&*self.core.disk, &self.core.shape, at, bytes)?;
             self.core.transaction.chunks.insert(chunk);
         }
@@ -234,18 +196,19 @@ impl Checker {
 
     fn marks(&mut self) -> Result<()> {
         if self.core.boot.is_dirty() || self.core.table_is_dirty()? {
-            self.found_safe("The volume is marked as in use: it was not properly unmounted");
+            self.ledger.found_safe("The volume is marked as in use: it was not properly unmounted");
         }
         if self.core.shape.size() > self.core.disk.size() {
-            self.found("The volume is larger than its disk: the end is missing", false);
+            self.ledger.found("The volume is larger than its disk: the end is missing", false);
         }
         if self.core.shape.info_sector != 0 && self.core.info()?.is_none() {
-            self.found_safe("The FSInfo sector lacks its signatures");
+            self.ledger.found_safe("The FSInfo sector lacks its signatures");
         }
         let known = self.core.info()?.map(|info| info.free).filter(|free| *free != Info::UNKNOWN);
         let counted = self.core.recount_free()?;
         if let Some(known) = known.filter(|known| *known != counted) {
-            self.found_safe(format!("FSInfo counts {known} free clusters; there are {counted}"));
+            self.ledger
+                .found_safe(format!("FSInfo counts {known} free clusters; there are {counted}"));
         }
         Ok(())
     }
@@ -260,16 +223,17 @@ impl Checker {
             boot.set_dirty(false);
             backup.set_dirty(false);
             if first_difference(&boot.raw, &backup.raw).is_some() {
-                self.found_safe("The backup of the boot sector differs from it");
-                if self.fix.is_some() {
+                self.ledger.found_safe("The backup of the boot sector differs from it");
+                if self.ledger.fix.is_some() {
                     self.core.disk.write_at(&boot.raw, shape.byte(shape.backup_boot))?;
                 }
             }
         }
         let stored = self.core.boot.label().filter(|label| label != NO_NAME);
         if self.core.boot.is_extended() && stored != self.label {
-            self.found_safe("The label in the boot sector is not that of the root directory");
-            if self.fix.is_some() {
+            self.ledger
+                .found_safe("The label in the boot sector is not that of the root directory");
+            if self.ledger.fix.is_some() {
                 let label = self.label.unwrap_or(*NO_NAME);
                 self.core.boot.set_label(&label);
                 self.core.put_boot(0)?;
@@ -299,14 +263,14 @@ impl Checker {
                 self.core.disk.read_at(other, copy + at)?;
                 if first_difference(first, other).is_some() {
                     differs = true;
-                    if self.fix.is_some() {
+                    if self.ledger.fix.is_some() {
                         self.core.disk.write_at(first, copy + at)?;
                     }
                 }
                 at += step as u64;
             }
             if differs {
-                self.found_safe(format!("FAT {} differs from the first one", fat + 1));
+                self.ledger.found_safe(format!("FAT {} differs from the first one", fat + 1));
             }
         }
         Ok(())
@@ -318,7 +282,7 @@ impl Checker {
         let first = self.core.table.get(&*self.core.disk, &self.core.shape, 0)?;
         let media = u32::from(self.core.boot.bpb_media());
         if first & 0xFF != media {
-            self.found(
+            self.ledger.found(
                 format!(
                     "The FAT begins with 0x{:02x}, not with the medium's 0x{media:02x}",
                     first & 0xFF

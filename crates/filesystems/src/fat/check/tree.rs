@@ -16,9 +16,10 @@ impl Checker {
         let root = self.core.shape.root_cluster;
         if root != 0 {
             let walked = self.walk(root, u32::MAX)?;
-            self.starts.insert(root);
+            self.ledger.starts.insert(root);
             if let Some(fault) = walked.fault {
-                self.found(format!("The root directory's chain {fault}"), walked.last.is_some());
+                self.ledger
+                    .found(format!("The root directory's chain {fault}"), walked.last.is_some());
                 if let Some(last) = walked.last {
                     self.set(last, self.core.shape.kind.end())?;
                 }
@@ -31,18 +32,6 @@ impl Checker {
         Ok(())
     }
 
-    pub(super) fn is_claimed(&self, cluster: u32) -> bool {
-        let word = self.claimed.get(cluster as usize / 64).copied().unwrap_or(0);
-        word >> (cluster % 64) & 1 != 0
-    }
-
-    fn claim(&mut self, cluster: u32) {
-        if let Some(word) = self.claimed.get_mut(cluster as usize / 64) {
-            *word |= 1 << (cluster % 64);
-            self.report.clusters += 1;
-        }
-    }
-
     /// Follows a chain, claims its clusters, stops at the first fault or after `most`.
     pub(super) fn walk(&mut self, start: u32, most: u32) -> Result<Walked> {
         let mut walked = Walked { clusters: 0, last: None, fault: None };
@@ -52,7 +41,7 @@ impl Checker {
                 walked.fault = Some(format!("leads to cluster {cluster}, which is not there"));
                 return Ok(walked);
             }
-            if self.is_claimed(cluster) {
+            if self.ledger.is_claimed(cluster) {
                 walked.fault = Some(format!("comes to cluster {cluster}, which is in use already"));
                 return Ok(walked);
             }
@@ -63,7 +52,7 @@ impl Checker {
                 walked.fault = Some(format!("comes to cluster {cluster}, {what} one"));
                 return Ok(walked);
             }
-            self.claim(cluster);
+            self.ledger.claim(cluster);
             walked.clusters += 1;
             walked.last = Some(cluster);
             if next > bad {
@@ -125,7 +114,8 @@ impl Checker {
         if waiting.is_empty() {
             return Ok(());
         }
-        self.found(format!("{}/: parts of a long name belong to no file", folder.path), true);
+        self.ledger
+            .found(format!("{}/: parts of a long name belong to no file", folder.path), true);
         for place in waiting.drain(..) {
             self.store(place, &[FREE])?;
         }
@@ -147,7 +137,7 @@ impl Checker {
             if folder.depth == 0 && self.label.is_none() && !blank {
                 self.label = Some(entry.name());
             } else {
-                self.found(
+                self.ledger.found(
                     format!("{}/: a label that is empty or where none belongs", folder.path),
                     true,
                 );
@@ -159,7 +149,8 @@ impl Checker {
             let first = self.core.shape.place(folder.start);
             let own = if &entry.name() == b".          " { first } else { first + ENTRY as u64 };
             if place != own {
-                self.found(format!("{}/: . or .. where they do not belong", folder.path), true);
+                self.ledger
+                    .found(format!("{}/: . or .. where they do not belong", folder.path), true);
                 self.store(place, &[FREE])?;
                 return Ok(false);
             }
@@ -169,12 +160,12 @@ impl Checker {
         let before = entry;
         let units = long.unwrap_or_else(|| short_text(&entry.name(), entry.case()));
         let path = format!("{}/{}", folder.path, String::from_utf8_lossy(&name::to_bytes(&units)));
-        self.report.files += 1;
+        self.ledger.report.files += 1;
         self.check_name(&path, &mut entry, &units, names)?;
         let start = entry.start(self.core.is_fat32());
-        if start != 0 && !self.starts.insert(start) && self.core.shape.is_cluster(start) {
+        if start != 0 && !self.ledger.starts.insert(start) && self.core.shape.is_cluster(start) {
             // Most likely a file that was being moved when the power failed.
-            self.found(format!("{path} has the clusters of another name"), true);
+            self.ledger.found(format!("{path} has the clusters of another name"), true);
             self.store(place, &[FREE])?;
             return Ok(false);
         }
@@ -211,7 +202,7 @@ impl Checker {
             return Ok(());
         }
         let what = if taken || short_taken { "is there twice" } else { "is no proper name" };
-        self.found(format!("{path} {what}"), true);
+        self.ledger.found(format!("{path} {what}"), true);
         for number in 0..u32::MAX {
             let mut fresh = *b"FSCK0000   ";
             put(&mut fresh, 4, format!("{:04}", number % 10_000).as_bytes());
@@ -232,7 +223,7 @@ impl Checker {
         }
         if start == 0 {
             if size > 0 {
-                self.found(format!("{path} has {size} bytes, but no clusters"), true);
+                self.ledger.found(format!("{path} has {size} bytes, but no clusters"), true);
                 entry.set_size(0);
             }
             return Ok(());
@@ -242,7 +233,7 @@ impl Checker {
         let end = self.core.shape.kind.end();
         if walked.clusters == wanted && walked.fault.is_some() {
             // What is behind belongs to nobody: it is found as lost.
-            self.found(format!("{path} has more clusters than its {size} bytes need"), true);
+            self.ledger.found(format!("{path} has more clusters than its {size} bytes need"), true);
             match walked.last {
                 Some(last) => self.set(last, end)?,
                 None => entry.set_start(0),
@@ -250,7 +241,7 @@ impl Checker {
             return Ok(());
         }
         if let Some(fault) = walked.fault {
-            self.found(format!("{path}: its chain {fault}"), true);
+            self.ledger.found(format!("{path}: its chain {fault}"), true);
             match walked.last {
                 Some(last) => self.set(last, end)?,
                 None => entry.set_start(0),
@@ -258,7 +249,8 @@ impl Checker {
             entry.set_size((u64::from(walked.clusters) * cluster).min(size) as u32);
         } else if walked.clusters < wanted {
             let there = u64::from(walked.clusters) * cluster;
-            self.found(format!("{path} has {size} bytes, but clusters for {there} only"), true);
+            self.ledger
+                .found(format!("{path} has {size} bytes, but clusters for {there} only"), true);
             entry.set_size(there as u32);
         }
         Ok(())
@@ -274,18 +266,18 @@ impl Checker {
         todo: &mut Vec<Folder>,
     ) -> Result<()> {
         if entry.size() != 0 {
-            self.found(format!("{path} is a directory, but has a length"), true);
+            self.ledger.found(format!("{path} is a directory, but has a length"), true);
             entry.set_size(0);
         }
         if start == 0 {
-            self.found(format!("{path} is a directory without clusters"), true);
+            self.ledger.found(format!("{path} is a directory without clusters"), true);
             entry.raw[0] = FREE;
             return self.store(place, &[FREE]);
         }
         let most = (u64::from(SLOTS_MAX) * ENTRY as u64).div_ceil(self.core.shape.cluster_size());
         let walked = self.walk(start, most.max(1) as u32)?;
         if let Some(fault) = walked.fault {
-            self.found(format!("{path}: its chain {fault}"), true);
+            self.ledger.found(format!("{path}: its chain {fault}"), true);
             match walked.last {
                 Some(last) => self.set(last, self.core.shape.kind.end())?,
                 None => {
@@ -295,7 +287,7 @@ impl Checker {
             }
         }
         if folder.depth >= DEPTH_MAX {
-            self.found(format!("{path} is nested too deeply to be looked into"), false);
+            self.ledger.found(format!("{path} is nested too deeply to be looked into"), false);
             return Ok(());
         }
         self.check_dots_are_there(path, start, folder.start)?;
@@ -323,7 +315,7 @@ impl Checker {
             let slots = 2..chunk.bytes.len() / ENTRY;
             let mut free = slots.filter(|slot| chunk.entry(*slot).is_some_and(|e| e.is_free()));
             let room = free.nth(index);
-            self.found(
+            self.ledger.found(
                 format!("{path} does not begin with . and .."),
                 !in_the_way || room.is_some(),
             );
@@ -353,7 +345,7 @@ impl Checker {
             return Ok(());
         };
         let name = if up { ".." } else { "." };
-        self.found(format!("{}/{name} {fault}", folder.path), true);
+        self.ledger.found(format!("{}/{name} {fault}", folder.path), true);
         entry.set_attributes(entry.attributes() | attribute::DIRECTORY);
         entry.set_start(right);
         entry.set_size(0);

@@ -25,9 +25,9 @@ impl Checker {
         let before = placed.set.clone();
         let stream = before.stream();
         let starts = stream.size > 0 && self.volume.geometry.is_cluster(stream.start);
-        if starts && !self.starts.insert(stream.start) {
+        if starts && !self.ledger.starts.insert(stream.start) {
             // Most likely a file that was being moved when the power failed.
-            self.found(format!("{path} has the clusters of another name"), true);
+            self.ledger.found(format!("{path} has the clusters of another name"), true);
             self.remove(&placed.raw)?;
             return Ok(None);
         }
@@ -42,7 +42,7 @@ impl Checker {
         for extra in before.extra_streams() {
             let wanted = self.volume.clusters_for(extra.size).unwrap_or(u32::MAX);
             if self.walk(extra, wanted)?.fault.is_some() {
-                self.found(format!("{path}: what others attached to it is damaged"), false);
+                self.ledger.found(format!("{path}: what others attached to it is damaged"), false);
             }
         }
         if !keep {
@@ -67,7 +67,7 @@ impl Checker {
         let bad = name::fault(&units).is_some() && !(odd && units.iter().any(|u| *u != 0x2E));
         if taken || bad {
             let what = if taken { "is there twice" } else { "is no proper name" };
-            self.found(format!("{path} {what}"), true);
+            self.ledger.found(format!("{path} {what}"), true);
             for number in 0..u32::MAX {
                 // Never more entries than before: a name has at least one.
                 let fresh: Vec<u16> = format!("FSCK{number:04}").encode_utf16().collect();
@@ -78,7 +78,7 @@ impl Checker {
             }
         }
         if set.hash() != name_hash(&folded) {
-            self.found(format!("{path}: the hash of its name is wrong"), true);
+            self.ledger.found(format!("{path}: the hash of its name is wrong"), true);
             set.rename(&units, &folded);
         }
     }
@@ -89,11 +89,12 @@ impl Checker {
         let cluster = self.volume.geometry.cluster;
         let there = u64::from(walked.clusters) * cluster;
         if let Some(fault) = &walked.fault {
-            self.found(format!("{path}: its chain {fault}"), true);
+            self.ledger.found(format!("{path}: its chain {fault}"), true);
             self.cut(stream, walked.last);
         } else if walked.clusters < wanted {
             let size = stream.size;
-            self.found(format!("{path} has {size} bytes, but clusters for {there} only"), true);
+            self.ledger
+                .found(format!("{path} has {size} bytes, but clusters for {there} only"), true);
         } else {
             return;
         }
@@ -112,12 +113,12 @@ impl Checker {
         let stream = set.stream();
         let wanted = self.wanted(stream.size);
         if set.stored_valid() > stream.size {
-            self.found(format!("{path} has more valid bytes than bytes"), true);
+            self.ledger.found(format!("{path} has more valid bytes than bytes"), true);
             set.set_stream(stream, stream.size);
         }
         if wanted == 0 {
             if stream.start != 0 {
-                self.found(format!("{path} is empty, but has clusters"), true);
+                self.ledger.found(format!("{path} is empty, but has clusters"), true);
                 set.set_stream(Stream::default(), 0);
             }
             return Ok(());
@@ -133,7 +134,8 @@ impl Checker {
     /// What follows in a chain behind the last cluster that is needed belongs to nobody: it is
     /// found as lost.
     fn behind(&mut self, path: &str, stream: Stream, walked: &Walked) -> Result<()> {
-        self.found(format!("{path} has more clusters than its {} bytes need", stream.size), true);
+        self.ledger
+            .found(format!("{path} has more clusters than its {} bytes need", stream.size), true);
         self.cut(stream, walked.last);
         Ok(())
     }
@@ -150,7 +152,7 @@ impl Checker {
         let walked = self.walk(stream, wanted)?;
         if walked.clusters == 0 {
             let fault = walked.fault.unwrap_or_default();
-            self.found(format!("{path}: its chain {fault}"), true);
+            self.ledger.found(format!("{path}: its chain {fault}"), true);
             return Ok(false);
         }
         if walked.longer {
@@ -160,7 +162,8 @@ impl Checker {
         let size = u64::from(walked.clusters) * cluster;
         if set.size() != size || set.stored_valid() != size {
             if walked.fault.is_none() && walked.clusters == wanted {
-                self.found(format!("{path} is a directory, but not of whole clusters"), true);
+                self.ledger
+                    .found(format!("{path} is a directory, but not of whole clusters"), true);
             }
             set.set_stream(Stream { size, ..set.stream() }, size);
         }

@@ -22,8 +22,10 @@ impl Checker {
         let count = |runs: &Runs| runs.iter().map(|run| u64::from(run.1)).sum::<u64>();
         if !unmarked.is_empty() {
             let clusters = count(&unmarked);
-            self.found(format!("{clusters} clusters in use are marked as free"), true);
-            for run in unmarked.iter().filter(|_| self.mends_all()).copied().collect::<Runs>() {
+            self.ledger.found(format!("{clusters} clusters in use are marked as free"), true);
+            for run in
+                unmarked.iter().filter(|_| self.ledger.mends_all()).copied().collect::<Runs>()
+            {
                 self.volume.mark(Stage::Allocate, run, true)?;
             }
         }
@@ -32,8 +34,8 @@ impl Checker {
         }
         let clusters = count(&lost);
         let bytes = clusters * self.volume.geometry.cluster;
-        self.found(format!("{clusters} clusters ({bytes} bytes) belong to no file"), true);
-        let Some(Mend::All(how)) = self.fix else { return Ok(()) };
+        self.ledger.found(format!("{clusters} clusters ({bytes} bytes) belong to no file"), true);
+        let Some(Mend::All(how)) = self.ledger.fix else { return Ok(()) };
         // The free clusters are counted from the bitmap as it is now.
         *self.volume.free.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         let mut number = 0;
@@ -54,7 +56,7 @@ impl Checker {
         while at < end {
             let next = self.volume.find_bit(at, end, used)?.unwrap_or(end);
             for cluster in at..next {
-                if self.is_claimed(cluster) != used {
+                if self.ledger.is_claimed(cluster) != used {
                     note(if used { &mut lost } else { &mut unmarked }, cluster);
                 }
             }

@@ -6,20 +6,18 @@ mod lost;
 mod system;
 mod tree;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use disksmith_disk::{Disk, Kind, Result};
 
-use super::super::check::{CheckReport, Mend, RepairReport};
+use super::super::check::{CheckReport, Ledger, Mend, RepairReport};
 use super::boot::{self, BootRegion};
 use super::layout::{CHAIN_BAD, CHAIN_END, VOLUME_DIRTY};
 use super::pages::Stage;
 use super::set::Stream;
 use super::volume::Volume;
 
-/// Findings told one by one; of more only the number is kept.
-const FINDINGS_MAX: usize = 10_000;
 /// Directories nested deeper are not looked into.
 const DEPTH_MAX: usize = 1000;
 /// Rounds of a repair: mending one thing can bring another one to light.
@@ -64,13 +62,7 @@ pub fn repair(disk: Arc<dyn Disk>, what: Mend) -> Result<RepairReport> {
 
 struct Checker {
     volume: Volume,
-    fix: Option<Mend>,
-    report: CheckReport,
-    mended: u64,
-    /// A bit for each cluster that belongs to something.
-    claimed: Vec<u64>,
-    /// First clusters of files and directories.
-    starts: HashSet<u32>,
+    ledger: Ledger,
     /// Entries of the FAT that a repair changes at last.
     cuts: BTreeMap<u32, u32>,
 }
@@ -94,33 +86,25 @@ struct Walked {
 
 impl Checker {
     fn new(volume: Volume, fix: Option<Mend>) -> Self {
-        let words = (volume.geometry.clusters as usize + 2).div_ceil(64);
-        Self {
-            volume,
-            fix,
-            report: CheckReport::default(),
-            mended: 0,
-            claimed: vec![0; words],
-            starts: HashSet::new(),
-            cuts: BTreeMap::new(),
-        }
+        let clusters = volume.geometry.clusters;
+        Self { volume, ledger: Ledger::new(clusters, fix), cuts: BTreeMap::new() }
     }
 
     /// Answers what was found, and how much of it was mended.
     fn run(mut self) -> Result<(CheckReport, u64)> {
         // Before the mark is set, which is what `begin` does.
         self.marks();
-        if self.fix.is_some() {
+        if self.ledger.fix.is_some() {
             self.volume.begin()?;
         }
         self.boot()?;
         self.system()?;
         self.tree()?;
         self.lost()?;
-        if self.fix.is_some() {
+        if self.ledger.fix.is_some() {
             self.finish()?;
         }
-        Ok((self.report, self.mended))
+        Ok((self.ledger.report, self.ledger.mended))
     }
 
     /// Everything written, and if all is well the mark gone.
@@ -129,37 +113,14 @@ impl Checker {
             self.volume.set_fat(Stage::Remove, cluster, next)?;
         }
         self.volume.commit()?;
-        if self.mended == self.report.count {
+        if self.ledger.all_mended() {
             self.volume.forget_dirt();
         }
         self.volume.settle()
     }
 
-    /// Something that can be mended at a risk, if at all.
-    fn found(&mut self, text: impl Into<String>, mended: bool) {
-        let mended = mended && self.mends_all();
-        self.tell(text, mended);
-    }
-
-    /// Something that can be mended without a doubt.
-    fn found_safe(&mut self, text: impl Into<String>) {
-        self.tell(text, self.fix.is_some());
-    }
-
-    fn tell(&mut self, text: impl Into<String>, mended: bool) {
-        self.report.count += 1;
-        self.mended += u64::from(mended);
-        if self.report.findings.len() < FINDINGS_MAX {
-            self.report.findings.push(text.into());
-        }
-    }
-
-    fn mends_all(&self) -> bool {
-        matches!(self.fix, Some(Mend::All(_)))
-    }
-
     fn store(&mut self, stage: Stage, at: u64, bytes: &[u8]) -> Result<()> {
-        match self.mends_all() {
+        match self.ledger.mends_all() {
             true => self.volume.pages.store(stage, at, bytes),
             false => Ok(()),
         }
@@ -174,10 +135,10 @@ impl Checker {
 
     fn marks(&mut self) {
         if self.volume.geometry.flags & VOLUME_DIRTY != 0 {
-            self.found_safe("The volume is marked as in use: it was not properly unmounted");
+            self.ledger.found_safe("The volume is marked as in use: it was not properly unmounted");
         }
         if self.is_cut_short() {
-            self.found("The volume is larger than its disk: the end is missing", false);
+            self.ledger.found("The volume is larger than its disk: the end is missing", false);
         }
     }
 
@@ -188,8 +149,8 @@ impl Checker {
         let sound = main.is_sound();
         let mut agree = backup.is_sound() && main.agrees(&backup);
         if !sound {
-            self.found("The checksum of the boot sectors is wrong", true);
-            if self.mends_all() {
+            self.ledger.found("The checksum of the boot sectors is wrong", true);
+            if self.ledger.mends_all() {
                 main.seal();
                 main.store(&mut self.volume.pages, Stage::Entry, 0)?;
                 agree = false;
@@ -197,8 +158,9 @@ impl Checker {
         }
         if !agree {
             // What is wrong is not copied.
-            let mend = self.fix.is_some() && sound || self.mends_all();
-            self.tell("The backup of the boot sectors differs from them or is damaged", mend);
+            let mend = self.ledger.fix.is_some() && sound || self.ledger.mends_all();
+            self.ledger
+                .tell("The backup of the boot sectors differs from them or is damaged", mend);
             if mend {
                 main.store(&mut self.volume.pages, Stage::Allocate, 1)?;
             }
@@ -207,18 +169,6 @@ impl Checker {
     }
 
     // ---- clusters --------------------------------------------------------------------------
-
-    fn is_claimed(&self, cluster: u32) -> bool {
-        let word = self.claimed.get(cluster as usize / 64).copied().unwrap_or(0);
-        word >> (cluster % 64) & 1 != 0
-    }
-
-    fn claim(&mut self, cluster: u32) {
-        if let Some(word) = self.claimed.get_mut(cluster as usize / 64) {
-            *word |= 1 << (cluster % 64);
-            self.report.clusters += 1;
-        }
-    }
 
     /// Follows a stream over `wanted` clusters and claims them; stops at the first fault.
     fn walk(&mut self, stream: Stream, wanted: u32) -> Result<Walked> {
@@ -229,7 +179,7 @@ impl Checker {
                 walked.fault = Some(format!("leads to cluster {cluster}, which is not there"));
                 return Ok(walked);
             }
-            if self.is_claimed(cluster) {
+            if self.ledger.is_claimed(cluster) {
                 walked.fault = Some(format!("comes to cluster {cluster}, which is in use already"));
                 return Ok(walked);
             }
@@ -241,7 +191,7 @@ impl Checker {
                 walked.fault = Some(format!("comes to cluster {cluster}, a bad one"));
                 return Ok(walked);
             }
-            self.claim(cluster);
+            self.ledger.claim(cluster);
             walked.clusters += 1;
             walked.last = Some(cluster);
             if next == CHAIN_END && !stream.contiguous {
@@ -255,7 +205,7 @@ impl Checker {
 
     /// Lets a chain end at this cluster.
     fn cut(&mut self, stream: Stream, last: Option<u32>) {
-        if let Some(last) = last.filter(|_| self.mends_all() && !stream.contiguous) {
+        if let Some(last) = last.filter(|_| self.ledger.mends_all() && !stream.contiguous) {
             self.cuts.insert(last, CHAIN_END);
         }
     }

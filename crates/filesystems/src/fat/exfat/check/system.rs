@@ -41,9 +41,9 @@ impl Checker {
         let root = self.volume.root_stream();
         let most = (DIRECTORY_MAX / self.volume.geometry.cluster).max(1) as u32;
         let walked = self.walk(root, most)?;
-        self.starts.insert(root.start);
+        self.ledger.starts.insert(root.start);
         if let Some(fault) = &walked.fault {
-            self.found(format!("The root directory's chain {fault}"), walked.last.is_some());
+            self.ledger.found(format!("The root directory's chain {fault}"), walked.last.is_some());
             self.cut(root, walked.last);
         }
         let mut entries = Vec::new();
@@ -67,7 +67,7 @@ impl Checker {
         let bytes = u64::from(self.volume.geometry.clusters).div_ceil(8);
         if stream.size != bytes && !self.is_cut_short() {
             let size = stream.size;
-            self.found(format!("The bitmap has {size} bytes, not {bytes}"), true);
+            self.ledger.found(format!("The bitmap has {size} bytes, not {bytes}"), true);
             put64(&mut raw, 24, bytes);
             self.store(Stage::Entry, place, &raw)?;
         }
@@ -81,8 +81,8 @@ impl Checker {
         if table_checksum(&bytes) == le32(&raw, 4) && bytes.len() as u64 == stream.size {
             return Ok(());
         }
-        self.found("The checksum of the up-case table is wrong", true);
-        if !self.mends_all() {
+        self.ledger.found("The checksum of the up-case table is wrong", true);
+        if !self.ledger.mends_all() {
             return Ok(());
         }
         // Ours, if it fits where the damaged one lies.
@@ -105,14 +105,14 @@ impl Checker {
 
     fn system_chain(&mut self, what: &str, stream: Stream) -> Result<()> {
         let wanted = self.volume.clusters_for(stream.size)?;
-        self.starts.insert(stream.start);
+        self.ledger.starts.insert(stream.start);
         let walked = self.walk(stream, wanted)?;
         if let Some(fault) = walked.fault {
-            self.found(format!("{what}: its chain {fault}"), false);
+            self.ledger.found(format!("{what}: its chain {fault}"), false);
         } else if walked.clusters < wanted {
-            self.found(format!("{what}: its chain is too short"), false);
+            self.ledger.found(format!("{what}: its chain is too short"), false);
         } else if walked.longer {
-            self.found(format!("{what} has more clusters than it needs"), true);
+            self.ledger.found(format!("{what} has more clusters than it needs"), true);
             self.cut(stream, walked.last);
         }
         Ok(())

@@ -80,7 +80,7 @@ impl Checker {
             // Primary entries that need not be understood.
             kind if kind & 0x60 == 0x20 => {}
             kind => {
-                self.found(
+                self.ledger.found(
                     format!("{}/: an entry of type 0x{kind:02x} belongs to no file", folder.path),
                     true,
                 );
@@ -107,22 +107,23 @@ impl Checker {
         let raw: Vec<_> = rest.iter().take(there).map(|(_, place, raw)| (*place, *raw)).collect();
         let bytes: Vec<u8> = raw.iter().flat_map(|(_, raw)| *raw).collect();
         let Some(set) = FileSet::parse_loosely(&bytes) else {
-            self.found(format!("{}/: the entries of a file are not whole", folder.path), true);
+            self.ledger
+                .found(format!("{}/: the entries of a file are not whole", folder.path), true);
             self.remove(&raw)?;
             return Ok(there);
         };
         let mut placed = Placed { set, raw };
         let path = self.path(folder, &placed.set);
-        self.report.files += 1;
+        self.ledger.report.files += 1;
         if le16(&bytes, 2) != set_checksum(&bytes) {
-            self.found(format!("{path}: the checksum of its entries is wrong"), true);
+            self.ledger.found(format!("{path}: the checksum of its entries is wrong"), true);
             self.rewrite(&placed)?;
         }
         if let Some(stream) = self.file(&path, &mut placed, names)? {
             if folder.depth < DEPTH_MAX {
                 todo.push(Folder { stream, path, depth: folder.depth + 1 });
             } else {
-                self.found(format!("{path} is nested too deeply to be looked into"), false);
+                self.ledger.found(format!("{path} is nested too deeply to be looked into"), false);
             }
         }
         Ok(there)
