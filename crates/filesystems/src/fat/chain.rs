@@ -137,8 +137,7 @@ impl Core {
         let mut reader = self.table.reader(&*self.disk, &self.shape);
         let mut runs: Vec<Run> = Vec::new();
         let (mut cluster, most) = (start, clusters_max(&self.shape));
-        // A chain that comes back to where it was at some power of two has a loop.
-        let (mut marked, mut mark_at) = (start, 1);
+        let mut circle = Circle::new(start);
         for index in 0..most {
             match runs.last_mut() {
                 Some(last) if last.cluster + last.count == cluster => last.count += 1,
@@ -154,15 +153,37 @@ impl Core {
             if !self.shape.is_cluster(next) {
                 return Err(corrupt(format!("cluster {cluster} leads to {next}, which is none")));
             }
-            if next == marked {
+            if circle.closes(next) {
                 return Err(corrupt(format!("the chain from cluster {start} goes in a circle")));
             }
             cluster = next;
-            if index + 1 == mark_at {
-                (marked, mark_at) = (cluster, mark_at.saturating_mul(2));
-            }
         }
         Ok(runs)
+    }
+}
+
+/// Notices a chain that goes in a circle: it comes back to where it was at some power of two.
+pub(crate) struct Circle {
+    marked: u32,
+    mark_at: u32,
+    steps: u32,
+}
+
+impl Circle {
+    pub(crate) fn new(start: u32) -> Self {
+        Self { marked: start, mark_at: 1, steps: 0 }
+    }
+
+    /// True if the next cluster is one where the chain was before.
+    pub(crate) fn closes(&mut self, next: u32) -> bool {
+        if next == self.marked {
+            return true;
+        }
+        self.steps = self.steps.saturating_add(1);
+        if self.steps == self.mark_at {
+            (self.marked, self.mark_at) = (next, self.mark_at.saturating_mul(2));
+        }
+        false
     }
 }
 

@@ -5,10 +5,15 @@
 
 use std::collections::HashMap;
 
+use disksmith_disk::Result;
+
 use super::layout::DirEntry;
+use crate::errors;
 
 /// The root directory's number: a place in the boot sector, where no entry lies.
 pub(crate) const ROOT: u64 = 1;
+/// Directories nested deeper are taken for a loop.
+const DEPTH_MAX: usize = 4096;
 /// Numbers for files whose place is the number of another one; no place is that large.
 const EXTRA: u64 = 1 << 48;
 
@@ -186,5 +191,20 @@ impl<E: Clone> Identities<E> {
     /// The directory that a directory lies in; not known only if nobody came through there.
     pub(crate) fn parent(&self, directory: u64) -> Option<u64> {
         if directory == ROOT { Some(ROOT) } else { self.parents.get(&directory).copied() }
+    }
+
+    /// A directory, by its number, must not become part of itself.
+    pub(crate) fn refuse_inside(&self, number: u64, directory: u64) -> Result<()> {
+        let mut at = directory;
+        for _ in 0..DEPTH_MAX {
+            if at == number {
+                return Err(errors::invalid());
+            }
+            if at == ROOT {
+                return Ok(());
+            }
+            at = self.parent(at).ok_or_else(errors::stale)?;
+        }
+        Err(errors::too_many_symlinks())
     }
 }

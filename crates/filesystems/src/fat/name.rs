@@ -25,14 +25,18 @@ const CODE_PAGE_437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿ�
 /// A short name and how it is to be shown: [`LOWER_BASE`], [`LOWER_EXTENSION`].
 pub(crate) type Short = ([u8; 11], u8);
 
-/// A caller's name in UTF-16; refused when FAT cannot hold it.
-pub(crate) fn encode(name: &[u8]) -> Result<Vec<u16>> {
-    let units = to_units(name).ok_or_else(|| refused(name, "it is not UTF-8"))?;
+/// A caller's name in UTF-16; refused when `system` (FAT, exFAT) cannot hold it.
+pub(crate) fn encode(name: &[u8], system: &str) -> Result<Vec<u16>> {
+    let refused = |why: &str| {
+        let shown = String::from_utf8_lossy(name);
+        Error::new(Kind::InvalidInput, format!("{system} cannot hold the name '{shown}': {why}"))
+    };
+    let units = to_units(name).ok_or_else(|| refused("it is not UTF-8"))?;
     if units.len() > UNITS_MAX {
         return Err(crate::errors::name_too_long());
     }
     match fault(&units) {
-        Some(why) => Err(refused(name, why)),
+        Some(why) => Err(refused(why)),
         None => Ok(units),
     }
 }
@@ -73,11 +77,6 @@ pub(crate) fn nearest(name: &[u8]) -> Vec<u8> {
         *last = u16::from(b'_');
     }
     to_bytes(&units)
-}
-
-fn refused(name: &[u8], why: &str) -> Error {
-    let shown = String::from_utf8_lossy(name);
-    Error::new(Kind::InvalidInput, format!("FAT cannot hold the name '{shown}': {why}"))
 }
 
 /// UTF-8 (or surrogates spelled likewise) in UTF-16.
@@ -393,13 +392,13 @@ mod tests {
             }
             assert_eq!(assembler.take(&short), Some((units, 7)));
         }
-        assert!(encode("a".repeat(256).as_bytes()).is_err());
+        assert!(encode("a".repeat(256).as_bytes(), "FAT").is_err());
         for bad in ["a:b", "a.", "a ", "a\nb", ""] {
-            assert!(encode(bad.as_bytes()).is_err(), "{bad}");
+            assert!(encode(bad.as_bytes(), "FAT").is_err(), "{bad}");
             let near = nearest(bad.as_bytes());
-            assert!(bad.is_empty() || encode(&near).is_ok(), "{bad}");
+            assert!(bad.is_empty() || encode(&near, "FAT").is_ok(), "{bad}");
         }
-        assert!(encode(b"\xff").is_err());
+        assert!(encode(b"\xff", "FAT").is_err());
         let lone = [0xD800, 0x41];
         assert_eq!(to_units(&to_bytes(&lone)).unwrap(), lone);
     }

@@ -10,9 +10,6 @@ use super::layout::{DirEntry, ENTRY, attribute};
 use super::name::{self, fold, short_text};
 use crate::{FileKind, NewFile, Rename, errors};
 
-/// Directories nested deeper are taken for a loop.
-const DEPTH_MAX: usize = 4096;
-
 /// The entries of a new name, and the hashes under which it is found.
 struct Named {
     entries: Vec<[u8; ENTRY]>,
@@ -112,7 +109,7 @@ impl Core {
     /// Makes a file or a directory.
     pub(crate) fn create(&mut self, directory: u64, name: &[u8], file: &NewFile) -> Result<Node> {
         let start = self.living_directory(directory)?;
-        let units = name::encode(name)?;
+        let units = name::encode(name, "FAT")?;
         if self.find(start, &units)?.is_some() {
             return Err(errors::exists());
         }
@@ -245,11 +242,11 @@ impl Core {
         let (start, target) = (self.directory_of(from)?, self.living_directory(to)?);
         let old = name::to_units(old).ok_or_else(errors::not_found)?;
         let found = self.find(start, &old)?.ok_or_else(errors::not_found)?;
-        let units = name::encode(new)?;
+        let units = name::encode(new, "FAT")?;
         let there = self.find(target, &units)?;
         let number = self.number_of(from, &found);
         if found.entry.is_directory() {
-            self.refuse_inside(number, to)?;
+            self.identities().refuse_inside(number, to)?;
         }
         let done = match there {
             Some(there) if there.place == found.place => {
@@ -277,21 +274,6 @@ impl Core {
         done?;
         self.touch_directory(from)?;
         self.touch_directory(to)
-    }
-
-    /// A directory must not become part of itself.
-    fn refuse_inside(&self, number: u64, directory: u64) -> Result<()> {
-        let mut at = directory;
-        for _ in 0..DEPTH_MAX {
-            if at == number {
-                return Err(errors::invalid());
-            }
-            if at == ROOT {
-                return Ok(());
-            }
-            at = self.identities().parent(at).ok_or_else(errors::stale)?;
-        }
-        Err(errors::too_many_symlinks())
     }
 
     fn check_replaceable(&self, found: &Found, there: &Found) -> Result<()> {

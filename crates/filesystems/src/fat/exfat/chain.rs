@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use disksmith_disk::Result;
 
-use super::super::chain::{Run, append, at, length, split, tail};
+use super::super::chain::{Circle, Run, append, at, length, split, tail};
 use super::corrupt;
 use super::layout::{CHAIN_END, ENTRY};
 use super::pages::Stage;
@@ -84,9 +84,8 @@ impl Volume {
     fn follow(&self, start: u32, most: u32) -> Result<Vec<Run>> {
         let mut runs: Vec<Run> = Vec::new();
         let mut cluster = start;
-        // A chain that comes back to where it was at some power of two has a loop.
-        let (mut marked, mut mark_at) = (start, 1_u32);
-        for index in 0..most.min(self.geometry.clusters) {
+        let mut circle = Circle::new(start);
+        for _ in 0..most.min(self.geometry.clusters) {
             if !self.geometry.is_cluster(cluster) {
                 return Err(corrupt(format!(
                     "a chain leads to cluster {cluster}, which is not there"
@@ -97,13 +96,10 @@ impl Volume {
             if next == CHAIN_END {
                 break;
             }
-            if next == marked {
+            if circle.closes(next) {
                 return Err(corrupt(format!("the chain from cluster {start} goes in a circle")));
             }
             cluster = next;
-            if index + 1 == mark_at {
-                (marked, mark_at) = (cluster, mark_at.saturating_mul(2));
-            }
         }
         Ok(runs)
     }

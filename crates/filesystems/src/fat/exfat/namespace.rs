@@ -11,26 +11,8 @@ use super::set::{FileSet, Stream};
 use super::volume::Volume;
 use crate::{FileKind, NewFile, Rename, errors};
 
-/// Directories nested deeper are taken for a loop.
-const DEPTH_MAX: usize = 4096;
 /// Entries that a set can have: the count of those behind the first has 8 bits.
 const ENTRIES_MAX: u32 = 256;
-
-/// A name in UTF-16; refused when exFAT cannot hold it.
-fn encode(name: &[u8]) -> Result<Vec<u16>> {
-    let refused = |why: &str| {
-        let shown = String::from_utf8_lossy(name);
-        Error::new(Kind::InvalidInput, format!("exFAT cannot hold the name '{shown}': {why}"))
-    };
-    let units = name::to_units(name).ok_or_else(|| refused("it is not UTF-8"))?;
-    if units.len() > name::UNITS_MAX {
-        return Err(errors::name_too_long());
-    }
-    match name::fault(&units) {
-        Some(why) => Err(refused(why)),
-        None => Ok(units),
-    }
-}
 
 impl Volume {
     /// The number of a file that was found, its directory noted.
@@ -92,7 +74,7 @@ impl Volume {
             FileKind::BlockDevice | FileKind::CharDevice => return Err(refused("device files")),
             FileKind::Fifo | FileKind::Socket => return Err(refused("pipes and sockets")),
         };
-        let units = encode(name)?;
+        let units = name::encode(name, "exFAT")?;
         if matches!(name, b"." | b"..") || self.find(directory, stream, &units)?.is_some() {
             return Err(errors::exists());
         }
@@ -183,11 +165,11 @@ impl Volume {
         let (source, target) = (self.directory_stream(from)?, self.living_directory(to)?);
         let old = name::to_units(old).ok_or_else(errors::not_found)?;
         let found = self.find(from, source, &old)?.ok_or_else(errors::not_found)?;
-        let units = encode(new)?;
+        let units = name::encode(new, "exFAT")?;
         let there = self.find(to, target, &units)?;
         let number = self.number_of(from, &found);
         if found.set.is_directory() {
-            self.refuse_inside(number, to)?;
+            self.identities().refuse_inside(number, to)?;
         }
         match there {
             Some(there) if there.place == found.place => {
@@ -211,21 +193,6 @@ impl Volume {
         }
         self.touch_directory(from)?;
         self.touch_directory(to)
-    }
-
-    /// A directory must not become part of itself.
-    fn refuse_inside(&self, number: u64, directory: u64) -> Result<()> {
-        let mut at = directory;
-        for _ in 0..DEPTH_MAX {
-            if at == number {
-                return Err(errors::invalid());
-            }
-            if at == ROOT {
-                return Ok(());
-            }
-            at = self.identities().parent(at).ok_or_else(errors::stale)?;
-        }
-        Err(errors::too_many_symlinks())
     }
 
     fn check_replaceable(&self, found: &Found, there: &Found) -> Result<()> {
