@@ -45,12 +45,8 @@ impl Target {
         let in_place = face.drop_in || old.as_ref().is_some_and(|m| !m.is_file());
         if !in_place {
             refuse_if_in_use(path)?;
-            let mut unfinished = signals::hold();
-            let file =
-                NewFile::create(path, OpenOptions { no_flush: true, ..OpenOptions::default() })
-                    .with_context(attempt)?;
-            unfinished.push(file.temporary().to_path_buf());
-            drop(unfinished);
+            let options = OpenOptions { no_flush: true, ..OpenOptions::default() };
+            let file = signals::new_file(path, options).with_context(attempt)?;
             return Ok(Self {
                 file: Some(file.disk().clone()),
                 path: path.to_path_buf(),

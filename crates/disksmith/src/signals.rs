@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use disksmith_disk::Result;
+use disksmith_host::{NewFile, OpenOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -60,6 +62,15 @@ pub(crate) fn unfinished(path: &Path) {
 /// this is held: from before such a file is made until it is remembered here.
 pub(crate) fn hold() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a file that appears under its name when it is whole, and is removed if the program is
+/// stopped before.
+pub(crate) fn new_file(path: &Path, options: OpenOptions) -> Result<NewFile> {
+    let mut unfinished = hold();
+    let file = NewFile::create(path, options)?;
+    unfinished.push(file.temporary().to_path_buf());
+    Ok(file)
 }
 
 /// `path` is whole, or gone.

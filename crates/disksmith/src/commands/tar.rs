@@ -84,10 +84,7 @@ impl Tar {
             tar::export(&*guest.tree, start, &mut out, &mut fail)?;
             return Ok(status);
         }
-        let mut unfinished = crate::signals::hold();
-        let new = disksmith_host::NewFile::create(path, Default::default()).with_context(attempt)?;
-        unfinished.push(new.temporary().to_path_buf());
-        drop(unfinished);
+        let new = crate::signals::new_file(path, Default::default()).with_context(attempt)?;
         let temporary = new.temporary().to_path_buf();
         let mut out = BufWriter::with_capacity(BUFFER, new.disk().file());
         tar::export(&*guest.tree, start, &mut out, &mut fail)?;
