@@ -108,8 +108,11 @@ struct Work<'a> {
     rng: Rng,
     /// Unlinked, but held.
     held: Vec<u64>,
-    /// Commits come at any time: a step makes one change, or the tree would be one between steps.
-    beside: bool,
+    /// Commits come at any time (beside the workload, or without a journal): a step makes one change,
+    /// or the tree would be one between steps.
+    one_by_one: bool,
+    /// Without a journal two names cannot be exchanged safely: one file would have none for a moment.
+    exchanges: bool,
 }
 
 impl Work<'_> {
@@ -134,7 +137,7 @@ impl Work<'_> {
             Ok(found) => found.inode,
             Err(_) => {
                 let made = ours.create(ours.root(), b"crowd", &file(FileKind::Directory))?;
-                if self.beside {
+                if self.one_by_one {
                     return Ok(());
                 }
                 made.inode
@@ -142,10 +145,13 @@ impl Work<'_> {
         };
         if self.rng.one_in(16) {
             let there = self.ours.lookup(ours.root(), b"moved").is_ok();
+            if there && !self.exchanges {
+                return Ok(());
+            }
             let how = if there { Rename::Exchange } else { Rename::Replace };
             return ours.rename(ours.root(), b"crowd", ours.root(), b"moved", how);
         }
-        let most = if self.beside { 1 } else { 12 };
+        let most = if self.one_by_one { 1 } else { 12 };
         for _ in 0..1 + self.rng.below(most) {
             let which = self.rng.below(160);
             let name = format!("{which}-{}", "n".repeat(20 + (which % 60) as usize));
@@ -166,7 +172,7 @@ impl Work<'_> {
             Ok(found) => found.inode,
             Err(_) => {
                 let made = ours.create(root, &CELLS[1..], &file(FileKind::Regular))?;
-                if self.beside {
+                if self.one_by_one {
                     return Ok(());
                 }
                 made.inode
@@ -236,7 +242,9 @@ impl Work<'_> {
                 ours.rename(at.inode, &other, root, &other, Rename::Replace)
             }
             (12, Ok(_)) => ours.rename(root, &pick, root, &other, Rename::Whiteout),
-            (13, Ok(_)) => ours.rename(root, &pick, root, &other, Rename::Exchange),
+            (13, Ok(_)) if self.exchanges => {
+                ours.rename(root, &pick, root, &other, Rename::Exchange)
+            }
             (_, Ok(at)) if at.kind == FileKind::Directory => ours.remove_directory(root, &pick),
             (_, Ok(_)) => ours.unlink(root, &pick),
             _ => Ok(()),
@@ -287,16 +295,19 @@ impl Disk for Slow {
 }
 
 fn record(options: &MakeOptions, seed: u64, steps: u64) -> Recorded {
+    let exchanges = has_journal(options);
     let fresh = Arc::new(MemoryDisk::new(SIZE));
     ext::make(fresh.clone(), options).unwrap();
     let initial = (*fresh).clone();
     let recorder = Recorder::new();
     if seed % 2 == 1 {
-        return record_beside(Recorded { initial, recorder, seen: Vec::new() }, seed, steps);
+        let recorded = Recorded { initial, recorder, seen: Vec::new() };
+        return record_beside(recorded, seed, steps, exchanges);
     }
     let ours = Ext::open(recorder.disk(0, initial.clone()), false).unwrap();
     let mut seen = vec![Seen::of(&ours, "at first")];
-    let mut work = Work { ours: &ours, rng: Rng::new(seed), held: Vec::new(), beside: false };
+    let rng = Rng::new(seed);
+    let mut work = Work { ours: &ours, rng, held: Vec::new(), one_by_one: !exchanges, exchanges };
     for number in 0..steps {
         recorder.begin(number + 1);
         work.step(number);
@@ -311,12 +322,13 @@ fn record(options: &MakeOptions, seed: u64, steps: u64) -> Recorded {
 }
 
 /// The same with commits in another thread, beside the workload.
-fn record_beside(recorded: Recorded, seed: u64, steps: u64) -> Recorded {
+fn record_beside(recorded: Recorded, seed: u64, steps: u64, exchanges: bool) -> Recorded {
     let Recorded { initial, recorder, mut seen } = recorded;
     let disk = Arc::new(Slow(recorder.disk(0, initial.clone())));
     let ours = Ext::open(disk, false).unwrap();
     seen.push(Seen::of(&ours, "at first"));
-    let mut work = Work { ours: &ours, rng: Rng::new(seed), held: Vec::new(), beside: true };
+    let rng = Rng::new(seed);
+    let mut work = Work { ours: &ours, rng, held: Vec::new(), one_by_one: true, exchanges };
     std::thread::scope(|scope| {
         let mut under_way: Option<(ScopedJoinHandle<'_, ()>, u64)> = None;
         for number in 0..steps {
@@ -422,14 +434,16 @@ impl Judge<'_> {
         assert_clean(&image, &self.what);
     }
 
-    /// Without a journal: e2fsck repairs what the cut left, and what was synced and not touched
-    /// since is there.
+    /// Without a journal: e2fsck repairs what the cut left; what was synced and not touched since
+    /// is there, under a name that was given to others there is one of them, and no file that had
+    /// a name all the time has none of its names.
     fn repair(&self, state: &CrashState) {
         let image = self.image(state);
         let output = try_run("e2fsck", &["-fy", text(&image)]);
         assert!(output.status.code().is_some_and(|code| code < 4), "{}: {output:?}", self.what);
         let found = self.look(FileDisk::open(&image), true);
         let possible = self.possible(state);
+        self.named(possible, &found);
         for (path, entry) in &possible[0].tree {
             let untouched = possible.iter().all(|seen| seen.tree.get(path) == Some(entry));
             if untouched && path != CELLS && entry.0 & 0o170_000 == 0o100_000 {
@@ -446,11 +460,37 @@ impl Judge<'_> {
     }
 }
 
+impl Judge<'_> {
+    fn named(&self, possible: &[Seen], found: &Seen) {
+        let regular = |entry: &&Entry| entry.0 & 0o170_000 == 0o100_000;
+        for (path, entry) in possible[0].tree.iter().filter(|(_, entry)| regular(entry)) {
+            let at = |seen: &Seen| seen.tree.get(path).filter(regular).map(|entry| entry.5);
+            let files: Option<Vec<_>> = possible.iter().map(at).collect();
+            if let Some(files) = files {
+                let there = found.tree.get(path).map(|entry| entry.5);
+                let name = String::from_utf8_lossy(path);
+                let known = there.is_some_and(|there| files.contains(&there));
+                assert!(known, "{}: {name} is {there:?}, was one of {files:?}", self.what);
+            }
+            let names = |seen: &Seen| -> Vec<Vec<u8>> {
+                let same = seen.tree.iter().filter(|(_, other)| other.5 == entry.5);
+                same.map(|(name, _)| name.clone()).collect()
+            };
+            let known: Vec<_> = possible.iter().map(names).collect();
+            if known.iter().all(|names| !names.is_empty()) {
+                let there = names(found);
+                let kept = there.iter().any(|name| known.iter().any(|names| names.contains(name)));
+                assert!(kept, "{}: {entry:?} is {there:?}, was {known:?}", self.what);
+            }
+        }
+    }
+}
+
 fn crash(name: &str, options: &MakeOptions, seed: u64, sampling: Sampling) -> Count {
     let recorded = record(options, seed, sampling.steps);
     let limits = CrashLimits { full_up_to: 8, random_subsets: 24, torn: 4, seed };
     let folder = tempfile::tempdir().unwrap();
-    let journal = options.profile != Profile::Ext2;
+    let journal = has_journal(options);
     let (mut number, mut count) = (0, Count::default());
     crash_states(
         std::slice::from_ref(&recorded.initial),
@@ -482,6 +522,10 @@ fn crash(name: &str, options: &MakeOptions, seed: u64, sampling: Sampling) -> Co
         },
     );
     count
+}
+
+fn has_journal(options: &MakeOptions) -> bool {
+    options.profile != Profile::Ext2
 }
 
 fn options(profile: Profile, journal: u32) -> MakeOptions {
@@ -536,7 +580,7 @@ fn any_cut_leaves_a_tree_that_was_there() {
 fn without_a_journal_a_cut_loses_nothing_that_was_synced() {
     let least = wanted().map_or(1, |states| states / 50);
     let stride = if wanted().is_some() { 10 } else { 60 };
-    let sampling = Sampling { steps: 120, stride, confirm: 1 };
+    let sampling = Sampling { steps: 240, stride, confirm: 1 };
     let mut total = 0;
     for seed in first_seed().. {
         total += crash("ext2", &options(Profile::Ext2, 0), seed, sampling).states;

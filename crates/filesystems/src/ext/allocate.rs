@@ -314,6 +314,7 @@ impl Core {
     /// True when a commit would let freed space be used.
     pub(crate) fn has_pending_space(&self) -> bool {
         !self.transaction.freed.is_empty()
+            || self.transaction.order.has_unnamed()
             || self.in_flight.as_ref().is_some_and(|flight| !flight.freed.is_empty())
     }
 
@@ -329,15 +330,27 @@ impl Core {
             if descriptor.free_inodes() == 0 || shape.group_first_block(group) >= self.limit {
                 continue;
             }
-            let bits = self.inode_bitmap(group)?;
-            let from = if group == 0 { u64::from(shape.first_inode) - 1 } else { 0 };
-            let end = u64::from(shape.inodes_per_group);
-            if let Some(index) = bitmap::find(&bits, from, end, false) {
-                drop(bits);
-                return self.take_inode(group, index as u32, directory);
+            if let Some(index) = self.find_inode(group)? {
+                return self.take_inode(group, index, directory);
             }
         }
         Err(errors::no_space())
+    }
+
+    /// A free inode of a group; not one that directories on the disk still name.
+    fn find_inode(&self, group: u32) -> Result<Option<u32>> {
+        let shape = self.shape;
+        let bits = self.inode_bitmap(group)?;
+        let mut from = if group == 0 { u64::from(shape.first_inode) - 1 } else { 0 };
+        let end = u64::from(shape.inodes_per_group);
+        while let Some(index) = bitmap::find(&bits, from, end, false) {
+            let number = group * shape.inodes_per_group + index as u32 + 1;
+            if !self.transaction.order.is_unnamed(number) {
+                return Ok(Some(index as u32));
+            }
+            from = index + 1;
+        }
+        Ok(None)
     }
 
     /// Marks an inode as used.

@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) changes: u64,
     /// A change cannot go on before the transaction that is being written is durable.
     pub(crate) must_wait: bool,
+    /// A change cannot go on before the running transaction is durable.
+    pub(crate) must_commit: bool,
     pub(crate) read_only: bool,
     /// A commit failed: what is in memory is not on disk, nothing may follow.
     pub(crate) failed: bool,
@@ -118,6 +120,7 @@ impl Core {
             checkpointing: false,
             changes: 0,
             must_wait: false,
+            must_commit: false,
             read_only,
             failed: false,
             goal: 0,
@@ -205,7 +208,7 @@ impl Core {
             return Err(corrupt(format!("block {number} is past the end of the filesystem")));
         }
         let data = Arc::new(vec![0; self.shape.block_size]);
-        self.transaction.fresh.insert(number);
+        self.transaction.order.fresh.insert(number);
         let bytes = self.enter(number, data, false);
         bytes.fill(0);
         Ok(bytes)

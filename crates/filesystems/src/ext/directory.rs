@@ -20,7 +20,7 @@ type Visit<'a> = dyn FnMut(u32, u8, &[u8], u64) -> bool + 'a;
 pub(crate) struct Found {
     pub(crate) inode: u32,
     /// The block of the filesystem; 0 in an inline directory.
-    block: u64,
+    pub(crate) block: u64,
     at: usize,
 }
 

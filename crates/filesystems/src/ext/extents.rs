@@ -336,6 +336,10 @@ impl Core {
         let mut node = node.to_vec();
         Self::seal(&self.shape, self.inode_seed(inode), &mut node, tail, tail);
         if self.block(block)?.as_slice() != node.as_slice() {
+            if inode.is_directory() {
+                // Its tree only grows.
+                self.note_pointing(block);
+            }
             self.modify(block)?.copy_from_slice(&node);
         }
         Ok(())

@@ -102,10 +102,13 @@ impl Ext {
                 Err(error) => {
                     core.rollback();
                     let must_wait = std::mem::take(&mut core.must_wait);
+                    let must_commit = std::mem::take(&mut core.must_commit);
                     let freed = core.has_pending_space();
                     drop(core);
                     if must_wait {
                         drop(self.durable());
+                    } else if must_commit {
+                        self.commit()?;
                     } else if error.kind() == Kind::OutOfSpace && freed && !committed {
                         // What was freed can be used after the commit.
                         committed = true;

@@ -211,6 +211,7 @@ impl Core {
             }
         }
         packer.finish(self.modify(leaf_place)?);
+        self.note_arrival(leaf_place);
         self.seal_directory_block(directory, leaf_place)?;
         self.write_index_root(directory, root_place, parent, 0, &[(0, leaf as u32)])?;
         directory.set_flag(flags::INDEX, true);
@@ -408,6 +409,7 @@ impl Core {
         let start = upper[0].0.major;
         let continued = u32::from(lower.last().is_some_and(|last| last.0.major == start));
         let (new_place, new) = self.append_directory_block(directory)?;
+        self.note_arrival(new_place);
         for (place, half) in [(place, lower), (new_place, upper)] {
             let mut packer = Packer::new(size, end);
             for (_, inode, kind, name) in half {

@@ -104,11 +104,13 @@ impl Core {
                 drop(block);
                 if below == 0 {
                     below = self.new_pointer_block(inode)?;
+                    self.note_pointing(pointer.into());
                     put32(self.modify(pointer.into())?, index * 4, below);
                 }
                 pointer = below;
             }
             self.pointer_block(inode, pointer.into())?;
+            self.note_pointing(pointer.into());
             put32(self.modify(pointer.into())?, last * 4, value);
         }
         Ok(())

@@ -36,6 +36,7 @@ mod mapping;
 mod mkfs;
 mod namespace;
 mod open;
+mod order;
 mod orphan;
 mod resize;
 mod shape;

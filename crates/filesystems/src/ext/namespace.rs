@@ -195,6 +195,7 @@ impl Core {
         }
         self.check_free_name(&directory, name)?;
         self.add_entry(&mut directory, name, inode.number, kind)?;
+        self.note_gain(&inode, &directory, name)?;
         self.touch_directory(&mut directory)?;
         inode.set_i_links_count(inode.i_links_count() + 1);
         inode.set_changed(self.now());
@@ -230,6 +231,7 @@ impl Core {
             }
             (false, false) => {}
         }
+        self.note_loss(inode.number, found.block)?;
         self.remove_entry(&mut directory, found, name)?;
         self.touch_directory(&mut directory)?;
         self.lose_name(&mut inode)
@@ -244,6 +246,7 @@ impl Core {
             self.put_inode(inode)?;
             return Ok(None);
         }
+        self.note_unnamed(inode.number);
         if inode.is_directory() {
             inode.set_size(inode.size());
         }
@@ -361,6 +364,7 @@ impl Core {
                 }
                 _ => {}
             }
+            self.note_loss(victim.number, there.block)?;
             self.change_entry(&mut target, *there, new, inode.number, kind)?;
         } else {
             if kind == FileKind::Directory && from != to {
@@ -372,8 +376,13 @@ impl Core {
         if from == to {
             source = target.clone();
         }
-        // Adding may have moved the old entry.
+        let before = found.block;
+        // Adding may have moved the old entry, into a block that is new and therefore comes first.
         let found = self.find(&source, old)?.ok_or_else(errors::not_found)?;
+        if found.block == before && !self.is_journaled() {
+            let place = self.find(&target, new)?.ok_or_else(errors::not_found)?;
+            self.note_move(before, place.block)?;
+        }
         if how == Rename::Whiteout {
             let file = NewFile {
                 kind: FileKind::CharDevice,

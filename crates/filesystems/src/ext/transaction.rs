@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::cache::{Slot, State};
 use super::core::Core;
 use super::layout::{GroupDescriptor, Superblock};
+use super::order::{Note, Order};
 
 /// What one operation changed, to take it back.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub(super) struct Undo {
     /// Whether the block was revoked before.
     pub(super) revoked: HashMap<u64, bool>,
     truncated: Vec<u32>,
+    pub(super) notes: Vec<Note>,
 }
 
 /// What the running transaction holds.
@@ -35,8 +37,8 @@ pub(crate) struct Transaction {
     pub(crate) overwritten: HashSet<u64>,
     /// Files cut in the middle of a block.
     pub(crate) truncated: HashSet<u32>,
-    /// Blocks that were new here; without a journal they are written first.
-    pub(crate) fresh: HashSet<u64>,
+    /// What is to be written before what, without a journal.
+    pub(crate) order: Order,
 }
 
 impl Transaction {
@@ -98,6 +100,9 @@ impl Core {
         }
         for inode in undo.truncated {
             self.transaction.truncated.remove(&inode);
+        }
+        for note in undo.notes.into_iter().rev() {
+            self.transaction.order.take_back(note);
         }
     }
 

@@ -13,6 +13,7 @@ use disksmith_disk::{Context as _, Disk, Error, Kind, Result};
 use super::log::{Journal, LogPlace};
 use crate::ext::cache::{Block, State};
 use crate::ext::core::Core;
+use crate::ext::order::Phases;
 
 /// Blocks are gathered to writes of at most this many bytes.
 const WRITE_BYTES: usize = 1 << 20;
@@ -29,13 +30,15 @@ pub(crate) struct Frozen {
     /// The log, which is with the transaction until it is concluded.
     journal: Option<Journal>,
     /// Without a journal: the blocks in the order in which they are safely written.
-    phases: Vec<Vec<(u64, Block)>>,
+    phases: Phases,
     places: Vec<(u64, LogPlace)>,
 }
 
 /// What of a frozen transaction still matters to changes that come after it.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
+    /// The log is with it.
+    pub(crate) journaled: bool,
     /// Blocks that the log is about to hold.
     pub(crate) blocks: HashSet<u64>,
     /// Bits of clusters freed there, by group: not to be given out before it is durable.
@@ -160,6 +163,13 @@ impl Core {
         self.end_checkpoint(checkpoint, done)
     }
 
+    /// True when changes go through a journal.
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.journal.is_some()
+            || self.checkpointing
+            || self.in_flight.as_ref().is_some_and(|flight| flight.journaled)
+    }
+
     /// Refuses to go on after a write failed.
     pub(crate) fn check_alive(&self) -> Result<()> {
         if self.failed {
@@ -190,11 +200,12 @@ impl Core {
         let journal = self.journal.take();
         let phases = match journal {
             Some(_) => Vec::new(),
-            None => self.in_order(&blocks, &transaction.fresh),
+            None => self.in_order(&blocks, &transaction.order)?,
         };
         let mut revoked: Vec<u64> = transaction.revoked.drain().collect();
         revoked.sort_unstable();
         self.in_flight = Some(InFlight {
+            journaled: journal.is_some(),
             blocks: if journal.is_some() {
                 transaction.dirty.into_iter().collect()
             } else {
@@ -324,38 +335,5 @@ impl Core {
             self.settle(*number, State::Dirty);
         }
         Ok(())
-    }
-
-    /// Without a journal: new blocks before the inodes that point at them, inodes before the
-    /// directories that name them, bitmaps and counts (which a check can rebuild) last.
-    fn in_order(&self, blocks: &[(u64, Block)], fresh: &HashSet<u64>) -> Vec<Vec<(u64, Block)>> {
-        let mut tables: Vec<(u64, u64)> = Vec::new();
-        let mut summaries = HashSet::new();
-        for group in &self.groups {
-            tables.push((group.inode_table(), group.inode_table() + self.shape.table_blocks()));
-            summaries.insert(group.block_bitmap());
-            summaries.insert(group.inode_bitmap());
-        }
-        tables.sort_unstable();
-        for index in 0..self.shape.descriptor_blocks() {
-            summaries.insert(self.shape.descriptor_block(index));
-        }
-        summaries.insert(self.shape.super_block());
-        let mut phases = vec![Vec::new(); 4];
-        for (number, data) in blocks {
-            let after = tables.partition_point(|(start, _)| start <= number);
-            let table = after
-                .checked_sub(1)
-                .and_then(|index| tables.get(index))
-                .is_some_and(|(_, end)| number < end);
-            let phase: usize = match () {
-                () if summaries.contains(number) => 3,
-                () if table => 1,
-                () if fresh.contains(number) => 0,
-                () => 2,
-            };
-            phases[phase].push((*number, data.clone()));
-        }
-        phases
     }
 }

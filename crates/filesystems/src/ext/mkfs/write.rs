@@ -16,6 +16,7 @@ use crate::ext::layout::group::{BLOCK_UNINIT, INODE_UNINIT, INODE_ZEROED};
 use crate::ext::layout::inode::{BLOCK_AREA, flags};
 use crate::ext::layout::superblock::SUPERBLOCK_SIZE;
 use crate::ext::layout::{GroupDescriptor, Inode, put, put32};
+use crate::ext::order::Order;
 
 /// `lost+found` is given this many bytes, so that a repair needs no space.
 const LOST_BYTES: u64 = 16 * 1024;
@@ -410,7 +411,7 @@ impl Core {
     /// Writes all changed blocks in place; for a filesystem that nobody uses yet.
     pub(crate) fn flush_new(&mut self) -> Result<()> {
         let dirty: Vec<u64> = std::mem::take(&mut self.transaction.dirty).into_iter().collect();
-        self.transaction.fresh.clear();
+        self.transaction.order = Order::default();
         self.transaction.freed.clear();
         self.write_blocks(&dirty)
     }
