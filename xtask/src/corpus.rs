@@ -63,7 +63,9 @@ fn fetch(folder: &Path) -> Outcome {
     };
     // Sources of others may have no source packages: what counts is that ours is found.
     let _ = succeed(get().args(["update", "-q"]));
-    succeed(get().args(["source", "-q", "--download-only", PACKAGE]))?;
+    // Of the version that is judged by: others may be on offer.
+    let package = format!("{PACKAGE}={}", installed_source()?);
+    succeed(get().args(["source", "-q", "--download-only", &package]))?;
     let archive = fs::read_dir(folder)
         .map_err(told)?
         .flatten()
@@ -77,6 +79,13 @@ fn fetch(folder: &Path) -> Outcome {
             .args(["--wildcards", "*/tests/*"])
             .current_dir(folder),
     )
+}
+
+/// The version of the sources that the installed package was built from.
+fn installed_source() -> Result<String, String> {
+    let query = ["-W", "-f", "${source:Version}", PACKAGE];
+    let output = Command::new("dpkg-query").args(query).output().map_err(|e| e.to_string())?;
+    String::from_utf8(output.stdout).map_err(|e| e.to_string())
 }
 
 fn is_signature(path: &Path) -> bool {
