@@ -1,5 +1,5 @@
 //! How time and memory grow: with the size of an image, its snapshots, the length of its chain,
-//! its fragmentation. No promise but one: nothing is worse than in proportion.
+//! its fragmentation, the files of a filesystem. No promise but one: nothing is worse than in proportion.
 
 use crate::bench::case::{Case, OURS, Suite};
 
@@ -7,7 +7,8 @@ const THEIRS: &str = "qemu-img";
 
 /// `scattered N`: an image in which every N-th cluster of 64 KiB lies elsewhere than its
 /// neighbours; `chain N`: N overlays, each with 64 KiB of its own; `shots N`: N snapshots, each
-/// followed by a write.
+/// followed by a write; `files N`: a tree of N files of up to 2000 bytes, 50 in a directory, and an
+/// ext4 that holds it.
 const PREPARE: &str = r#"
 writes() { for at in $(seq "$1" "$2" "$3"); do echo "write -q -P $((at % 255 + 1)) ${at}k $4"; done; }
 for size in 64 256 1024; do
@@ -37,6 +38,19 @@ for step in 1 2 8 64; do
     for first in $(seq 0 64 $((step * 64 - 64))); do
         writes $first $((step * 64)) 131071 64k | qemu-io -f qcow2 scattered$step
     done
+done
+python3 - <<'PYTHON'
+import os
+for count in (1000, 5000, 20000, 80000):
+    for number in range(count):
+        folder = f"files{count}/{number // 2500}/{number // 50 % 50}"
+        os.makedirs(folder, exist_ok=True)
+        with open(f"{folder}/file-{number}", "wb") as file:
+            file.write(b"content\n" * (number % 250))
+PYTHON
+for count in 1000 5000 20000 80000; do
+    truncate -s 1G files$count.img
+    mke2fs -q -F -t ext4 -N 100000 -d files$count files$count.img
 done
 "#;
 
@@ -101,15 +115,36 @@ pub(super) fn suite() -> Suite {
             ),
         );
     }
+    for count in [1000u32, 5000, 20_000, 80_000] {
+        cases.extend(files(count));
+    }
     Suite {
         name: "scaling",
         title: "How time and memory grow",
         text: "Images that differ in one thing only: how much they hold, how many snapshots they \
-               have, how long their chain is, how their clusters are scattered.",
+               have, how long their chain is, how their clusters are scattered; and filesystems by the \
+               files in them.",
         disk: false,
         prepare: PREPARE.to_string(),
         cases,
     }
+}
+
+fn files(count: u32) -> [Case; 2] {
+    let make = format!("-N 100000 -d files{count} out.img");
+    let (axis, x) = ("files", f64::from(count));
+    [
+        Case::new(format!("mkfs and fill, {count} files"))
+            .job("mke2fs", format!("mke2fs -q -F -t ext4 {make}"))
+            .job(OURS, format!("disksmith mkfs out.img --type ext4 -N 100000 --from files{count}"))
+            .before("rm -f out.img; truncate -s 1G out.img")
+            .after("e2fsck -fn out.img")
+            .point("Making and filling an ext4, by files", axis, x),
+        Case::new(format!("check a filesystem of {count} files"))
+            .job("e2fsck", format!("e2fsck -fn files{count}.img"))
+            .job(OURS, format!("disksmith fsck -n files{count}.img"))
+            .point("Checking an ext4, by files", axis, x),
+    ]
 }
 
 fn both(name: &str, arguments: &str) -> Case {
