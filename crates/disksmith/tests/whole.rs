@@ -622,3 +622,82 @@ fn fat_has(scratch: &Scratch, image: &str, start: u64, plain: &str) {
     succeed("diff", &["-r", plain, &out]);
     fs::remove_dir_all(out).unwrap();
 }
+
+/// Files, table and filesystem are what they were, on a smaller disk.
+#[test]
+fn a_disk_becomes_smaller_with_all_that_is_on_it() {
+    let scratch = Scratch::new();
+    let from = tree(&scratch, "tree");
+    for number in 0..40 {
+        fs::write(scratch.path(&format!("tree/big-{number}")), Rng::new(number).bytes(300_000))
+            .unwrap();
+    }
+    let wanted = walk(Path::new(&from));
+    for (name, arguments) in [
+        ("gpt.qcow2", &["--type", "ext4"][..]),
+        ("mbr.raw", &["--table", "mbr", "--type", "ext3"]),
+        ("bare.raw", &["--table", "none", "--type", "ext4"]),
+    ] {
+        let image = scratch.text(name);
+        ours(
+            &[&["build", "--from", &from, "--size", "400M", "-q", "-o", &image][..], arguments]
+                .concat(),
+        );
+        let told = ours(&["shrink", "--dry-run", &image, "-200M"]);
+        assert!(
+            told.contains("shrink the disk from 400 MiB (419430400 bytes) to 200 MiB"),
+            "{told}"
+        );
+        for (arguments, least, most) in [
+            (&["-200M"][..], 200 * MIB, 200 * MIB),
+            (&["150M"], 150 * MIB, 150 * MIB),
+            (&["--minimum"], 12 * MIB, 60 * MIB),
+            (&[], 12 * MIB, 60 * MIB),
+        ] {
+            ours(&[&["shrink", "-q", &image][..], arguments].concat());
+            let raw = scratch.text("raw");
+            ours(&["convert", "-O", "raw", &image, &raw]);
+            clean(&scratch, &raw);
+            let size = fs::metadata(&raw).unwrap().len();
+            assert!((least..=most).contains(&size), "{name} {arguments:?}: {size}");
+            let start = partitions(&raw).last().map_or(0, |part| part.1);
+            part_by_kernel(&scratch, &raw, start, |place| {
+                let mut seen = walk(place);
+                seen.remove(&b"lost+found"[..]);
+                let mut wanted = wanted.clone();
+                wanted.remove(&b"lost+found"[..]);
+                assert_same(&wanted, &seen);
+            });
+        }
+        let told = ours(&["shrink", &image]);
+        assert!(told.starts_with("Nothing to do"), "{told}");
+        ours(&["grow", "-q", &image, "300M"]);
+    }
+}
+
+#[test]
+fn fat_and_logical_partitions_shrink_with_their_disk() {
+    let scratch = Scratch::new();
+    let image = scratch.text("disk.qcow2");
+    ours(&["create", "-q", &image, "300M"]);
+    ours(&["partition", &image, "init", "mbr"]);
+    ours(&["partition", &image, "add", "--size", "20M"]);
+    ours(&["partition", &image, "add", "--logical", "--size", "30M"]);
+    ours(&["partition", &image, "add", "--logical", "--type", "fat32"]);
+    ours(&["mkfs", "--type", "fat32", &format!("{image}:6")]);
+    let data = scratch.text("data");
+    fs::write(&data, Rng::new(3).bytes(9_000_000)).unwrap();
+    ours(&["cp", &data, &format!("{image}:6:/data")]);
+    let before = ours(&["partition", "--json", &image]);
+    let said = refused(&["shrink", &format!("{image}:5"), "200M"]);
+    assert!(said.contains("partition 6 lies behind it"), "{said}");
+    assert_eq!(ours(&["partition", "--json", &image]), before);
+    ours(&["shrink", "-q", &format!("{image}:6"), "160M"]);
+    let raw = scratch.text("raw");
+    ours(&["convert", "-O", "raw", &image, &raw]);
+    assert_eq!(fs::metadata(&raw).unwrap().len(), 160 * MIB);
+    clean(&scratch, &raw);
+    let back = scratch.text("back");
+    ours(&["cp", &format!("{image}:6:/data"), &back]);
+    succeed("cmp", &[&data, &back]);
+}

@@ -58,6 +58,9 @@ impl FilesNeed {
     }
 }
 
+/// Bytes of a page, which swap space has whole ones of.
+const SWAP_PAGE: u64 = 4096;
+
 impl FilesystemKind {
     /// Reads the name of a type as `mkfs --type` takes it.
     pub fn parse(text: &str) -> Result<Self> {
@@ -114,15 +117,58 @@ impl FilesystemKind {
                 Ok((done.old_bytes, done.new_bytes))
             }
             Self::Swap => {
-                /// Of a page, which swap space has whole ones of.
-                const PAGE: u64 = 4096;
-                let size = disk.size() / PAGE * PAGE;
+                let size = disk.size() / SWAP_PAGE * SWAP_PAGE;
                 let old = content.size.unwrap_or(0);
                 if size > old {
                     swap::resize(&*disk, size)?;
                 }
                 Ok((old, size.max(old)))
             }
+        }
+    }
+
+    /// Makes the filesystem shorter: at most `most` bytes, or as short as it can be. Answers its
+    /// length before and after, in bytes.
+    pub(crate) fn shrink(
+        self,
+        disk: Arc<dyn Disk>,
+        content: &Content,
+        most: Option<u64>,
+    ) -> Result<(u64, u64)> {
+        let old = content.size.unwrap_or_else(|| disk.size());
+        if most.is_some_and(|most| most >= old) {
+            return Ok((old, old));
+        }
+        match self {
+            Self::Ext2 | Self::Ext3 | Self::Ext4 => {
+                let done = ext::resize(&disk, most.map_or(NewSize::Minimum, NewSize::Bytes))?;
+                Ok((done.old_bytes(), done.new_bytes()))
+            }
+            Self::Fat(_) => {
+                let size = match most {
+                    Some(most) => most,
+                    None => fat::minimum_size(disk.clone())?,
+                };
+                let done = fat::resize(disk, size)?;
+                Ok((done.old_bytes, done.new_bytes))
+            }
+            // How much of it is wanted, nobody can tell from it.
+            Self::Swap => {
+                let size = most.unwrap_or(old) / SWAP_PAGE * SWAP_PAGE;
+                if size < old {
+                    swap::resize(&*disk, size)?;
+                }
+                Ok((old, size.min(old)))
+            }
+        }
+    }
+
+    /// The least length in bytes, about.
+    pub(crate) fn minimum(self, disk: Arc<dyn Disk>) -> Result<u64> {
+        match self {
+            Self::Ext2 | Self::Ext3 | Self::Ext4 => ext::minimum_size(disk),
+            Self::Fat(_) => fat::minimum_size(disk),
+            Self::Swap => Ok(disk.size()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Changing the size of an image.
 
-use disksmith_disk::{Error, Kind, Result};
+use disksmith_disk::{Disk, Error, Kind, Result, pass_on};
 use disksmith_formats::{Image, Preallocation, ResizeRequest};
 
 /// The new size of an image, as users give it.
@@ -34,6 +34,21 @@ impl SizeChange {
         };
         new.filter(|new| *new > 0 || matches!(self, Self::To(0)) || size == 0)
             .ok_or_else(|| Error::new(Kind::InvalidInput, "New image size must be positive"))
+    }
+}
+
+/// An image whose size can be changed through the disk interface.
+#[derive(Debug)]
+pub struct Resizable<'i>(pub &'i dyn Image);
+
+impl Disk for Resizable<'_> {
+    pass_on!(
+        |own| own.0;
+        size read_at write_at write_zeroes discard flush map read_only geometry announce
+    );
+
+    fn set_size(&self, size: u64) -> Result<()> {
+        self.0.resize(ResizeRequest { size, preallocation: Preallocation::Off })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whole disks: grown with a power cut at every write, copied past what cannot be read.
+//! Whole disks: grown and shrunk with a power cut at every write, copied past what cannot be read.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by a panic")]
 
 mod support;
@@ -15,6 +15,7 @@ use disksmith_operations::clone::{
     CloneRequest, MapFile, Reader, Record, clone, free_space_of, verify,
 };
 use disksmith_operations::grow::{GrowPlan, GrowRequest};
+use disksmith_operations::shrink::{ShrinkPlan, ShrinkRequest, ShrinkTo};
 use disksmith_operations::{Silent, SizeChange};
 use disksmith_testkit::oracle::{run, succeed};
 use disksmith_testkit::{CrashLimits, Recorder, Rng, crash_states};
@@ -54,6 +55,25 @@ fn grow(disk: Arc<dyn Disk>, change: SizeChange) -> Result<GrowPlan> {
     Ok(plan)
 }
 
+fn shrink(disk: Arc<dyn Disk>, to: ShrinkTo) -> Result<ShrinkPlan> {
+    let image = image(disk);
+    let whole: Arc<dyn Disk> = image.clone();
+    let plan = ShrinkPlan::new(&ShrinkRequest { disk: whole.clone(), to, partition: None })?;
+    plan.apply(&*image, &whole, &Silent)?;
+    Ok(plan)
+}
+
+/// Changes a disk. Answers what was done, a line each; nothing when there was nothing to do.
+type Work<'w> = &'w dyn Fn(Arc<dyn Disk>) -> Result<Vec<String>>;
+
+fn growing(size: u64) -> impl Fn(Arc<dyn Disk>) -> Result<Vec<String>> {
+    move |disk| grow(disk, SizeChange::To(size)).map(|plan| plan.describe())
+}
+
+fn shrinking(to: ShrinkTo) -> impl Fn(Arc<dyn Disk>) -> Result<Vec<String>> {
+    move |disk| shrink(disk, to).map(|plan| plan.describe())
+}
+
 /// Everything in the last partition, as a tar.
 fn files(disk: &MemoryDisk) -> Vec<u8> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -70,15 +90,16 @@ fn files(disk: &MemoryDisk) -> Vec<u8> {
     tar
 }
 
-/// A growth with a cut at every write: the state opens with the same files, and running again
-/// completes it.
-fn cut_everywhere(spec: &str, size: u64, check: &dyn Fn(&MemoryDisk)) {
+/// A change of size with a cut at every write: the state opens with the same files, and running
+/// again completes it.
+fn cut_everywhere(spec: &str, work: Work<'_>, check: &dyn Fn(&MemoryDisk)) {
     let (initial, _folder) = built(spec);
     let wanted = files(&initial);
     let recorder = Recorder::new();
     let disk = recorder.disk(0, initial.clone());
-    grow(disk.clone(), SizeChange::To(size)).unwrap();
+    work(disk.clone()).unwrap();
     let whole = disk.content();
+    let size = whole.size();
     assert_eq!(files(&whole), wanted);
     check(&whole);
     let long = std::env::var_os("DISKSMITH_LONG").is_some();
@@ -93,16 +114,15 @@ fn cut_everywhere(spec: &str, size: u64, check: &dyn Fn(&MemoryDisk)) {
         states += 1;
         let cut = &state.files[0];
         let again = Arc::new(cut.clone());
-        let plan = grow(again.clone(), SizeChange::To(size))
-            .unwrap_or_else(|error| panic!("{}: {error}", state.name));
+        let done = work(again.clone()).unwrap_or_else(|error| panic!("{}: {error}", state.name));
         let again = (*again).clone();
         assert_eq!(again.size(), size, "{}", state.name);
-        assert_eq!(files(&again), wanted, "{}: {:?}", state.name, plan.describe());
+        assert_eq!(files(&again), wanted, "{}: {done:?}", state.name);
         if states.is_multiple_of(37) {
             check(&again);
         }
-        let rest = grow(Arc::new(again), SizeChange::To(size)).unwrap();
-        assert!(rest.is_empty(), "{}: {:?} is left", state.name, rest.describe());
+        let rest = work(Arc::new(again)).unwrap();
+        assert!(rest.is_empty(), "{}: {rest:?} is left", state.name);
         true
     });
     assert!(visited > 20, "only {visited} states");
@@ -136,20 +156,20 @@ const EXT4_ON_GPT: &str =
 
 #[test]
 fn a_cut_while_growing_a_gpt_loses_nothing() {
-    cut_everywhere(EXT4_ON_GPT, 40 * MIB, &checked);
+    cut_everywhere(EXT4_ON_GPT, &growing(40 * MIB), &checked);
 }
 
 #[test]
 fn a_cut_while_growing_an_mbr_loses_nothing() {
     let part = "[[partition]]\nfilesystem = 'ext2'\nsize = '2M'\n".repeat(4);
     let last = "[[partition]]\nfilesystem = 'ext3'\nsize = '8M'\nfrom = 'TREE'\n";
-    cut_everywhere(&format!("table = 'mbr'\n{part}{last}"), 48 * MIB, &checked);
+    cut_everywhere(&format!("table = 'mbr'\n{part}{last}"), &growing(48 * MIB), &checked);
 }
 
 #[test]
 fn a_cut_while_growing_a_bare_filesystem_loses_nothing() {
     let spec = "table = 'none'\nsize = '12M'\n[[partition]]\nfilesystem = 'ext2'\nfrom = 'TREE'\n";
-    cut_everywhere(spec, 30 * MIB, &checked);
+    cut_everywhere(spec, &growing(30 * MIB), &checked);
 }
 
 #[test]
@@ -165,6 +185,54 @@ fn a_growth_by_so_much_is_not_done_twice() {
     assert!(!plan.resumed);
     assert_eq!(disk.size(), 64 * MIB);
     checked(&disk);
+}
+
+#[test]
+fn a_cut_while_shrinking_a_gpt_loses_nothing() {
+    let spec = EXT4_ON_GPT.replace("16M", "40M");
+    let to = ShrinkTo::Size(SizeChange::To(16 * MIB));
+    cut_everywhere(&spec, &shrinking(to), &checked);
+}
+
+#[test]
+fn a_cut_while_shrinking_an_mbr_loses_nothing() {
+    let part = "[[partition]]\nfilesystem = 'ext2'\nsize = '2M'\n".repeat(4);
+    let last = "[[partition]]\nfilesystem = 'ext3'\nsize = '24M'\nfrom = 'TREE'\n";
+    let spec = format!("table = 'mbr'\n{part}{last}");
+    let to = ShrinkTo::Size(SizeChange::To(20 * MIB));
+    cut_everywhere(&spec, &shrinking(to), &checked);
+}
+
+#[test]
+fn a_cut_while_shrinking_a_bare_filesystem_loses_nothing() {
+    let spec = "table = 'none'\nsize = '30M'\n[[partition]]\nfilesystem = 'ext4'\nfrom = 'TREE'\n";
+    let to = ShrinkTo::Size(SizeChange::To(12 * MIB));
+    cut_everywhere(spec, &shrinking(to), &checked);
+}
+
+#[test]
+fn what_cannot_shrink_is_named_and_left() {
+    let (disk, _folder) = built(
+        "size = '20M'\n[[partition]]\nfilesystem = 'ext4'\nsize = '9M'\n[[partition]]\nsize = '4M'\n",
+    );
+    let before = disk.to_bytes();
+    let disk = Arc::new(disk);
+    let refused = |partition, size: u64, words: &str| {
+        let to = ShrinkTo::Size(SizeChange::To(size));
+        let disk: Arc<dyn Disk> = image(disk.clone());
+        let error = ShrinkPlan::new(&ShrinkRequest { disk, to, partition }).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    refused(None, 12 * MIB, "nothing that was recognised is in partition 2");
+    refused(Some(1), 15 * MIB, "partition 2 lies behind it");
+    refused(None, 8 * MIB, "partition 2 begins behind a disk of");
+    refused(None, 30 * MIB, "less than");
+    refused(Some(7), 15 * MIB, "7");
+    assert!(disk.to_bytes() == before);
+    // What lies behind it is free.
+    let plan = shrink(disk.clone(), ShrinkTo::Minimum).unwrap();
+    assert_eq!((plan.new_size, disk.size()), (15 * MIB, 15 * MIB), "{:?}", plan.describe());
+    checked_first(&disk, disksmith_partitions::read(&disk).unwrap().partitions[0].start * 512);
 }
 
 #[test]

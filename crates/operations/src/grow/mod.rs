@@ -21,6 +21,7 @@ use disksmith_partitions::{Content, Table};
 use crate::kinds::FilesystemKind;
 use crate::{Observer, SizeChange};
 
+pub(crate) use plan::{lines, refuse_damaged};
 pub(crate) use trial::Trial;
 
 /// What is to be grown.
@@ -176,7 +177,7 @@ impl GrowPlan {
 }
 
 impl FilesystemChange {
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let what = match self.kind {
             FilesystemKind::Swap => "swap".to_string(),
             _ => format!("{} filesystem", self.content.kind),
@@ -187,9 +188,10 @@ impl FilesystemChange {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!(
-            "grow the {} from {} to {}",
+            "{} the {} from {} to {}",
+            verb(self.old_size, self.new_size),
             self.name(),
             bytes(self.old_size),
             bytes(self.new_size)
@@ -198,7 +200,7 @@ impl FilesystemChange {
 }
 
 /// The disk that a partition is.
-fn part_of(disk: &Arc<dyn Disk>, partition: Option<u32>) -> Result<Arc<dyn Disk>> {
+pub(crate) fn part_of(disk: &Arc<dyn Disk>, partition: Option<u32>) -> Result<Arc<dyn Disk>> {
     let Some(number) = partition else { return Ok(disk.clone()) };
     let table = disksmith_partitions::read(disk)?;
     let entry = table.require(number)?;
@@ -207,6 +209,11 @@ fn part_of(disk: &Arc<dyn Disk>, partition: Option<u32>) -> Result<Arc<dyn Disk>
     Ok(Arc::new(Slice::new(disk.clone(), start, length)?))
 }
 
-fn bytes(size: u64) -> String {
+/// What becomes of something that has another size then.
+pub(crate) fn verb(old: u64, new: u64) -> &'static str {
+    if new < old { "shrink" } else { "grow" }
+}
+
+pub(crate) fn bytes(size: u64) -> String {
     format!("{} ({size} bytes)", human_size(size))
 }

@@ -226,7 +226,8 @@ fn longer(trial: &Arc<dyn Disk>, table: &Table, number: u32) -> Result<Table> {
     resize(&new, number, Length::Rest, Align::default())
 }
 
-fn refuse_damaged(oddities: &[Oddity]) -> Result<()> {
+/// A table is mended first.
+pub(crate) fn refuse_damaged(oddities: &[Oddity]) -> Result<()> {
     match oddities.iter().find(|odd| odd.severity() == Severity::Error) {
         None => Ok(()),
         Some(odd) => Err(Error::new(Kind::Refused, odd.detail.clone())
@@ -263,7 +264,7 @@ fn cramped(table: &Table, partition: &Partition) -> Error {
 }
 
 /// What changes in the table, in words.
-fn lines(before: &Table, after: &Table) -> Vec<String> {
+pub(crate) fn lines(before: &Table, after: &Table) -> Vec<String> {
     let mut lines = Vec::new();
     if before.label == Label::Gpt && before.last_usable != after.last_usable {
         lines.push("move the backup GPT to the new end of the disk".to_string());
@@ -274,7 +275,8 @@ fn lines(before: &Table, after: &Table) -> Vec<String> {
         };
         let kind = if old.is_extended() { "extended partition" } else { "partition" };
         lines.push(format!(
-            "grow {kind} {} from {} to {}",
+            "{} {kind} {} from {} to {}",
+            super::verb(old.sectors, new.sectors),
             old.number,
             super::bytes(old.length_bytes(before.sector_size)),
             super::bytes(new.length_bytes(after.sector_size))

@@ -32,10 +32,23 @@ pub fn minimise(table: &Table) -> Result<Table> {
     if bytes >= old_bytes {
         return Ok(table.clone());
     }
+    Ok(with_disk(table, bytes / sector))
+}
+
+/// The table for a disk of another size. Whether the partitions fit onto it, [`Plan::new`] tells;
+/// the plan also changes the size of the disk.
+///
+/// [`Plan::new`]: crate::Plan::new
+pub fn fit_disk(table: &Table, bytes: u64) -> Result<Table> {
+    require_table(table)?;
+    Ok(with_disk(table, bytes / u64::from(table.sector_size.max(1))))
+}
+
+fn with_disk(table: &Table, sectors: u64) -> Table {
     let mut new = table.clone();
-    new.disk_sectors = bytes / sector;
+    new.disk_sectors = sectors;
     new.last_usable = last_usable(&new);
-    Ok(new)
+    new
 }
 
 /// The last sector that a partition may use on a disk of the table's size.

@@ -2,16 +2,15 @@
 
 mod add;
 mod edit;
-mod resizable;
 mod set;
 mod show;
 
 use disksmith_disk::Context;
 use disksmith_formats::OpenMode;
+use disksmith_operations::Resizable;
 use disksmith_partitions::{dump_json, dump_script, read};
 
 use self::add::AddArguments;
-use self::resizable::Resizable;
 use self::set::SetArguments;
 use super::Verb;
 use super::common::{Form, Purpose, Source};

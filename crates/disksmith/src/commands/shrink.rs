@@ -1,0 +1,117 @@
+//! `shrink`: make a disk smaller, from its last filesystem up.
+
+use disksmith_disk::Context;
+use disksmith_formats::OpenMode;
+use disksmith_open::{Locking, open_disk};
+use disksmith_operations::shrink::{ShrinkPlan, ShrinkRequest, ShrinkTo};
+use disksmith_operations::{Silent, SizeChange};
+use serde_json::{Value, json};
+
+use super::Verb;
+use super::common::Form;
+use crate::face::{DONE, Face, Outcome, usage};
+use crate::guest::Access;
+use crate::render::json::pretty;
+
+/// The arguments of `shrink`.
+#[derive(clap::Args, Debug, Default)]
+#[command(after_help = HELP)]
+pub(crate) struct Shrink {
+    #[command(flatten)]
+    pub access: Access,
+    /// Make it as small as it can be (the default without SIZE)
+    #[arg(long, conflicts_with = "size")]
+    pub minimum: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub form: Form,
+    /// Do not tell what was done
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The image, or IMAGE:PART
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// The new size of the disk, or what to take from it: 8G, -2G
+    #[arg(value_name = "SIZE|-SIZE", allow_hyphen_values = true)]
+    pub size: Option<String>,
+}
+
+const HELP: &str = "\
+The filesystem in the last partition, the partition, its table and the disk become smaller, in this
+order. Files are moved out of the way; none is lost. Everything is tried first: what cannot be made
+smaller is refused, and then nothing is changed. A run that was cut short is completed by running it
+again.";
+
+impl Verb for Shrink {
+    const NAME: &'static str = "shrink";
+    const ABOUT: &'static str = "Make a disk, its last partition and the filesystem in it smaller";
+
+    fn run(self, face: &Face) -> Outcome {
+        let json = self.form.is_json()?;
+        let address = self.access.address(&self.image);
+        if address.path.is_some() {
+            return usage("IMAGE or IMAGE:PART is made smaller, not a path in it");
+        }
+        let to = match &self.size {
+            None => ShrinkTo::Minimum,
+            Some(size) if size.starts_with('+') => {
+                return usage("shrink takes SIZE or -SIZE; making larger is what 'grow' does");
+            }
+            Some(size) => ShrinkTo::Size(SizeChange::parse(size)?),
+        };
+        let mut settings = self.access.settings(!self.dry_run)?;
+        settings.mode = if self.dry_run { OpenMode::Read } else { OpenMode::Write };
+        if !self.dry_run {
+            settings.locking = Locking::Serve;
+        }
+        let opened = open_disk(&address, &settings)?;
+        let attempt = || format!("Could not shrink '{}'", self.image);
+        let disk = opened.whole_disk();
+        let request = ShrinkRequest {
+            disk: disk.clone(),
+            to,
+            partition: opened.partition.as_ref().map(|partition| partition.number),
+        };
+        let plan = ShrinkPlan::new(&request).with_context(attempt)?;
+        if !self.dry_run && !plan.is_empty() {
+            plan.apply(&*opened.node.image, &disk, &Silent).with_context(attempt)?;
+        }
+        if !self.dry_run {
+            opened.close()?;
+        }
+        if json {
+            face.print(&pretty(&as_json(&plan)));
+        } else if !self.quiet {
+            face.print(&told(&plan));
+        }
+        Ok(DONE)
+    }
+}
+
+fn told(plan: &ShrinkPlan) -> String {
+    let lines = plan.describe();
+    match plan.is_empty() {
+        true => {
+            let mut text = "Nothing to do: the disk is no larger than that.\n".to_string();
+            text.extend(lines.iter().map(|line| format!("{line}\n")));
+            text
+        }
+        false => lines.iter().map(|line| format!("{line}\n")).collect(),
+    }
+}
+
+fn as_json(plan: &ShrinkPlan) -> Value {
+    json!({
+        "old-size": plan.old_size,
+        "new-size": plan.new_size,
+        "partition": plan.partition,
+        "filesystem": plan.filesystem.as_ref().map(|change| json!({
+            "type": change.content.kind,
+            "old-size": change.old_size,
+            "new-size": change.new_size,
+        })),
+        "steps": plan.describe(),
+    })
+}
