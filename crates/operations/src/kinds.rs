@@ -135,18 +135,16 @@ impl FilesystemKind {
         content: &Content,
         most: Option<u64>,
     ) -> Result<(u64, u64)> {
-        let old = content.size.unwrap_or_else(|| disk.size());
-        if most.is_some_and(|most| most >= old) {
-            return Ok((old, old));
-        }
         match self {
+            // What the superblock says may be undone by the journal.
             Self::Ext2 | Self::Ext3 | Self::Ext4 => {
-                let done = ext::resize(&disk, most.map_or(NewSize::Minimum, NewSize::Bytes))?;
+                let done = ext::resize(&disk, most.map_or(NewSize::Minimum, NewSize::AtMost))?;
                 Ok((done.old_bytes(), done.new_bytes()))
             }
             Self::Fat(_) => {
+                let old = content.size.unwrap_or_else(|| disk.size());
                 let size = match most {
-                    Some(most) => most,
+                    Some(most) => most.min(old),
                     None => fat::minimum_size(disk.clone())?,
                 };
                 let done = fat::resize(disk, size)?;
@@ -154,6 +152,7 @@ impl FilesystemKind {
             }
             // How much of it is wanted, nobody can tell from it.
             Self::Swap => {
+                let old = content.size.unwrap_or_else(|| disk.size());
                 let size = most.unwrap_or(old) / SWAP_PAGE * SWAP_PAGE;
                 if size < old {
                     swap::resize(&*disk, size)?;

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
 use disksmith_formats::Image;
 use disksmith_partitions::{
-    Align, Content, Label, Length, Partition, Plan, Table, fit_disk, minimise, probe, read, resize,
+    Align, Content, Label, Length, Partition, Plan, Source, Table, fit_disk, minimise, probe, read,
+    repair, resize,
 };
 
 use crate::grow::{FilesystemChange, TableChange, Trial, bytes, lines, part_of, refuse_damaged};
@@ -61,6 +62,8 @@ pub struct ShrinkPlan {
     /// The partition that gives room.
     pub partition: Option<u32>,
     to: ShrinkTo,
+    /// What is in the partition (or on the whole disk), if it can be made smaller.
+    held: Option<(FilesystemKind, Content)>,
     /// Bytes that the filesystem may have; as few as possible when not given.
     most: Option<u64>,
     /// The filesystem was made smaller in memory to the end: the table can be held against it.
@@ -83,6 +86,7 @@ impl ShrinkPlan {
             left: None,
             partition: None,
             to: request.to,
+            held: None,
             most,
             tried: true,
         };
@@ -135,11 +139,10 @@ impl ShrinkPlan {
 
     /// The length of the filesystem then.
     fn shrink_filesystem(&self, disk: &Arc<dyn Disk>) -> Result<Option<u64>> {
-        let Some(change) = &self.filesystem else { return Ok(None) };
-        let attempt = || format!("Could not shrink the {}", change.name());
-        let part = part_of(disk, change.partition).with_context(attempt)?;
-        let (_, length) =
-            change.kind.shrink(part, &change.content, self.most).with_context(attempt)?;
+        let Some((kind, content)) = &self.held else { return Ok(None) };
+        let attempt = || format!("Could not shrink the {}", content.kind);
+        let part = part_of(disk, self.partition).with_context(attempt)?;
+        let (_, length) = kind.shrink(part, content, self.most).with_context(attempt)?;
         disk.flush().with_context(attempt)?;
         Ok(Some(length))
     }
@@ -164,7 +167,7 @@ impl ShrinkPlan {
         };
         let attempt = "Could not change the partition table";
         let now = read(disk).context(attempt)?;
-        let after = self.shorter(&now, number, length)?;
+        let after = self.shorter(&sound(disk, &now)?, number, length)?;
         let plan = Plan::new(&resizable, &now, &after).context(attempt)?;
         plan.apply(&resizable, false).context(attempt)
     }
@@ -188,8 +191,8 @@ impl ShrinkPlan {
         Ok(self)
     }
 
-    fn with_table(mut self, request: &ShrinkRequest, table: &Table) -> Result<Self> {
-        refuse_damaged(&table.oddities)?;
+    fn with_table(mut self, request: &ShrinkRequest, found: &Table) -> Result<Self> {
+        let table = &sound(&request.disk, found)?;
         let last = last_partition(request, table)?;
         let number = last.number;
         let sector = u64::from(table.sector_size);
@@ -210,13 +213,13 @@ impl ShrinkPlan {
         }
         let after = self.shorter(table, number, length)?;
         self.new_size = after.disk_sectors.saturating_mul(sector);
-        let change = Plan::new(&trial, table, &after)?;
+        let change = Plan::new(&trial, found, &after)?;
         if let Some(loss) = change.losses.first().filter(|_| self.tried) {
             return Err(Error::new(Kind::Refused, loss.to_string()));
         }
         if !change.is_empty() {
-            let lines = lines(table, &change.after);
-            self.table = Some(TableChange { before: table.clone(), after: change.after, lines });
+            let lines = lines(found, &change.after);
+            self.table = Some(TableChange { before: found.clone(), after: change.after, lines });
         }
         Ok(self)
     }
@@ -249,6 +252,7 @@ impl ShrinkPlan {
                 return Err(error.with_hint(LEAST_HINT));
             }
         };
+        self.held = Some((kind, content.clone()));
         if new_size < old_size {
             let (partition, content) = (number, content.clone());
             self.filesystem =
@@ -270,13 +274,24 @@ impl ShrinkPlan {
         };
         if wanted < old {
             new = resize(&new, number, Length::Bytes(wanted), Align::default())?;
-            new = shorter_extended(&new)?;
         }
+        new = shorter_extended(&new)?;
         match self.to {
             ShrinkTo::Minimum => minimise(&new),
             ShrinkTo::Size(change) => fit_disk(&new, smaller(self.old_size, change)?),
         }
     }
+}
+
+/// The table without what a cut in the middle of an earlier run left of the two copies of a GPT.
+fn sound(disk: &Arc<dyn Disk>, table: &Table) -> Result<Table> {
+    if table.label != Label::Gpt {
+        refuse_damaged(&table.oddities)?;
+        return Ok(table.clone());
+    }
+    let mended = repair(disk, table, Source::Auto)?;
+    refuse_damaged(&mended.remaining)?;
+    Ok(mended.plan.after)
 }
 
 /// The extended partition ends where the last logical one does.

@@ -177,7 +177,7 @@ impl GrowPlan {
 }
 
 impl FilesystemChange {
-    pub(crate) fn name(&self) -> String {
+    fn name(&self) -> String {
         let what = match self.kind {
             FilesystemKind::Swap => "swap".to_string(),
             _ => format!("{} filesystem", self.content.kind),

@@ -38,6 +38,8 @@ pub enum NewSize {
     Disk,
     /// So many bytes, rounded down to whole blocks.
     Bytes(u64),
+    /// So many bytes, unless it is shorter already.
+    AtMost(u64),
     /// So many blocks of the filesystem.
     Blocks(u64),
     /// As short as it can be.
@@ -105,6 +107,7 @@ fn resize_open(core: &mut Core, size: NewSize, resuming: bool) -> Result<Resized
     let wanted = match size {
         NewSize::Disk => whole_pages(&shape, core.disk.size()) >> shape.block_bits,
         NewSize::Bytes(bytes) => bytes >> shape.block_bits,
+        NewSize::AtMost(bytes) => (bytes >> shape.block_bits).min(shape.blocks),
         NewSize::Blocks(blocks) => blocks,
         NewSize::Minimum => return shrink_to_minimum(core),
     };
@@ -151,7 +154,9 @@ fn shrinks(disk: &Arc<dyn Disk>, size: NewSize) -> Result<bool> {
     let core = Core::open_read_only(disk.clone())?;
     Ok(match size {
         NewSize::Disk => false,
-        NewSize::Bytes(bytes) => bytes >> core.shape.block_bits < core.shape.blocks,
+        NewSize::Bytes(bytes) | NewSize::AtMost(bytes) => {
+            bytes >> core.shape.block_bits < core.shape.blocks
+        }
         NewSize::Blocks(blocks) => blocks < core.shape.blocks,
         NewSize::Minimum => true,
     })
