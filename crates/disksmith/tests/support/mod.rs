@@ -123,7 +123,7 @@ pub fn by_kernel<T>(scratch: &Scratch, image: &str, look: impl FnOnce(&Path) -> 
 }
 
 /// All that `stat` and reading tell of a file.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Seen {
     mode: u32,
     owner: (u32, u32),
