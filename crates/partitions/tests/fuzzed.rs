@@ -5,8 +5,9 @@ mod common;
 
 use common::*;
 use disksmith_disk::{Disk, MemoryDisk};
+use disksmith_partitions::gpt::layout::Header;
 use disksmith_partitions::{
-    AddRequest, Label, Length, OddityKind, Plan, Source, add, init, read, remove, repair,
+    AddRequest, Label, Length, OddityKind, Plan, Source, add, convert, init, read, remove, repair,
 };
 
 fn made(label: Label, mib: u64) -> MemoryDisk {
@@ -38,6 +39,30 @@ fn a_gpt_that_was_left_over_does_not_come_back_with_the_last_partition() {
     let none = remove(&table, 1).unwrap();
     Plan::new(&disk, &table, &none).unwrap().apply(&disk, true).unwrap();
     assert_eq!(read(&disk).unwrap().partitions, []);
+}
+
+/// The first entry of the primary GPT begins in sector 0, and all checksums are right.
+fn begin_at_zero(disk: &MemoryDisk) {
+    let mut sector = [0; 512];
+    disk.read_at(&mut sector, 512).unwrap();
+    let (mut header, _) = Header::parse(&sector, 1).unwrap();
+    let mut entries = vec![0; header.entries_bytes() as usize];
+    disk.read_at(&mut entries, 1024).unwrap();
+    entries[32..40].fill(0);
+    header.entries_crc = crc32fast::hash(&entries);
+    disk.write_at(&entries, 1024).unwrap();
+    disk.write_at(&header.encode(512), 512).unwrap();
+}
+
+#[test]
+fn a_gpt_under_a_partition_is_not_converted() {
+    let disk = made(Label::Gpt, 10);
+    begin_at_zero(&disk);
+    let table = read(&disk).unwrap();
+    assert_eq!(table.partitions[0].start, 0);
+    let other = convert(&table, Label::Mbr).unwrap();
+    let error = Plan::new(&disk, &table, &other).unwrap_err();
+    assert!(error.to_string().contains("lies over the header of the GPT in sector 1"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! single sector, then sector 0. An extended partition that becomes longer does so before them,
 //! so that nothing in it ever reaches beyond its end.
 
-use disksmith_disk::{Context, Disk, Result};
+use disksmith_disk::{Context, Disk, Error, Kind, Result};
 
 use super::{MoveStep, Options, Step};
 use crate::edit::moving;
@@ -159,6 +159,9 @@ impl Writer<'_> {
         options: Options,
     ) -> Result<()> {
         let records = mbr::write::encode(after)?;
+        if before.label == Label::Gpt {
+            refuse_covered_gpt(after, survey)?;
+        }
         let old = chain(before);
         // A GPT that is only left over goes before the last partition does: beside an MBR that
         // lists nothing it would be taken for the table.
@@ -294,6 +297,27 @@ fn chain(table: &Table) -> Vec<u64> {
         Label::Mbr => crate::space::records(table),
         _ => Vec::new(),
     }
+}
+
+/// A GPT that lies in a partition cannot be erased, and would be taken for the table again.
+fn refuse_covered_gpt(after: &Table, survey: &Survey) -> Result<()> {
+    let headers = [(survey.primary.is_some(), 1), (survey.backup.is_some(), survey.backup_lba)];
+    for (_, lba) in headers.into_iter().filter(|(there, _)| *there) {
+        let over = |p: &&Partition| p.role != Role::Extended && (p.start..p.after()).contains(&lba);
+        if let Some(partition) = after.partitions.iter().find(over) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "partition {} (sectors {} to {}) lies over the header of the GPT in sector {lba}",
+                    partition.number,
+                    partition.start,
+                    partition.end()
+                ),
+            )
+            .with_hint("Repair the GPT, or move or shrink the partition first."));
+        }
+    }
+    Ok(())
 }
 
 fn covered(table: &Table, lba: u64) -> bool {
