@@ -113,6 +113,7 @@ fn one_round(
         clock: AtomicU64::new(0),
         snapshots: Default::default(),
         internal,
+        sparse: seed.is_multiple_of(2),
     };
     let work = |number| {
         let rng = Rng::new(seed << 8 | number as u64);

@@ -12,6 +12,8 @@ use crate::serial::{Action, Event};
 pub(crate) const SECTOR: usize = 512;
 /// Sectors of a request at most.
 const MOST: u64 = 40;
+/// The same where most is zero, and zeroes are made beside small writes.
+const SPARSE_MOST: u64 = 4;
 const SNAPSHOTS_MOST: usize = 6;
 
 /// What all workers share.
@@ -22,6 +24,8 @@ pub(crate) struct Field {
     pub(crate) snapshots: Mutex<Vec<Arc<Taken>>>,
     /// With a data file there are neither snapshots nor compressed clusters.
     pub(crate) internal: bool,
+    /// Small requests, and more zeroes than data.
+    pub(crate) sparse: bool,
 }
 
 /// A snapshot: all sectors at one instant while it was taken.
@@ -69,10 +73,15 @@ pub(crate) struct Worker<'a> {
 impl Worker<'_> {
     pub(crate) fn step(&mut self) {
         let first = self.rng.below(self.field.sectors);
-        let count = (1 + self.rng.below(MOST)).min(self.field.sectors - first);
+        let most = if self.field.sparse { SPARSE_MOST } else { MOST };
+        let count = (1 + self.rng.below(most)).min(self.field.sectors - first);
         let (at, length) = (first * SECTOR as u64, count * SECTOR as u64);
         let image = Arc::clone(&self.field.image);
-        match self.rng.below(40) {
+        let kind = match self.rng.below(40) {
+            16..23 if self.field.sparse => 23,
+            kind => kind,
+        };
+        match kind {
             0..12 => self.read(first, count),
             12..23 => {
                 let value = self.value();
