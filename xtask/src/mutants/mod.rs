@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let path = format!("{}:{}", tools.display(), search_path());
     let (mut ours, mut theirs, mut faults) = (Sum::default(), Sum::default(), Faults::default());
     let (mut repaired, mut traced, mut seen) = (0, 0, 0);
-    for start in (first..first + count).step_by(BATCH as usize) {
+    'all: for start in (first..first + count).step_by(BATCH as usize) {
         let many = BATCH.min(first + count - start);
         let batch = tempfile::tempdir_in(folder.path()).map_err(|e| e.to_string())?;
         make(batch.path(), start, many)?;
@@ -88,12 +88,12 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             if number % TRACED == 0 {
                 traced += bench.traced(&mut faults)?;
             }
+            seen += 1;
+            if faults.count > FAULTS_MOST {
+                break 'all;
+            }
         }
-        seen += many;
         println!("{seen} mutants, {} faults so far", faults.count);
-        if faults.count > FAULTS_MOST {
-            break;
-        }
     }
     for (name, sum) in [("disksmith", &ours), ("qemu-img", &theirs)] {
         println!(
@@ -235,6 +235,8 @@ impl Bench<'_> {
             .args(["-c", script])
             .current_dir(&self.folder)
             .env("PATH", path)
+            // Cargo's: whatever is loaded would be looked for in its folders first.
+            .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::null())
             .output()
             .map_err(|e| e.to_string())

@@ -6,7 +6,7 @@ use super::Qcow2;
 use super::layout::{L2Entry, Unit};
 use super::map::Place;
 use super::meta::Meta;
-use super::util::{lock, shared};
+use super::util::{exclusive, lock, shared};
 
 /// Guest clusters that are changed under one lock.
 const CLUSTERS_STEP: u64 = 4096;
@@ -16,8 +16,13 @@ const WRITE_STEP: u64 = 1 << 20;
 const MARKED_TABLES_MOST: u64 = 64;
 
 impl Qcow2 {
-    /// Makes a range of the image read as zero.
+    /// Makes a range of the image read as zero: of a raw data file as well, alone as for
+    /// [`discard_guest`](Self::discard_guest).
     pub(super) fn zero_guest(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
+        if lock(&self.meta).data_file_raw() {
+            let _alone = exclusive(&self.gate);
+            return self.zero_locked(offset, length, mode);
+        }
         let _gate = shared(&self.gate);
         self.zero_locked(offset, length, mode)
     }
@@ -151,9 +156,18 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Gives up whole clusters within the range.
+    /// Gives up whole clusters within the range. Data file and tables change one after the other:
+    /// what is written between the two would be there and gone again.
     pub(super) fn discard_guest(&self, offset: u64, length: u64) -> Result<()> {
+        if self.has_data_file {
+            let _alone = exclusive(&self.gate);
+            return self.discard_locked(offset, length);
+        }
         let _gate = shared(&self.gate);
+        self.discard_locked(offset, length)
+    }
+
+    fn discard_locked(&self, offset: u64, length: u64) -> Result<()> {
         let (cluster, size) = {
             let meta = lock(&self.meta);
             meta.check_writable()?;

@@ -1,6 +1,7 @@
-//! Storage under which threads meet at every request.
+//! Storage under which threads meet.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use disksmith_disk::{Disk, Extent, MemoryDisk, Result, ZeroMode, pass_on};
@@ -53,4 +54,39 @@ impl Disk for Jitter {
     }
 
     pass_on!(|own| own.disk; size flush set_size);
+}
+
+/// How long a read of [`Slow`] takes: others get as far as they can meanwhile.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A disk in memory whose reads take a while, and tell that they began.
+#[derive(Debug)]
+pub(crate) struct Slow {
+    disk: MemoryDisk,
+    begun: (Mutex<bool>, Condvar),
+}
+
+impl Slow {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        Self { disk: MemoryDisk::from_bytes(bytes), begun: Default::default() }
+    }
+
+    /// Waits until somebody reads.
+    pub(crate) fn being_read(&self) {
+        let mut begun = self.begun.0.lock().unwrap();
+        while !*begun {
+            begun = self.begun.1.wait(begun).unwrap();
+        }
+    }
+}
+
+impl Disk for Slow {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        *self.begun.0.lock().unwrap() = true;
+        self.begun.1.notify_all();
+        std::thread::sleep(PAUSE);
+        self.disk.read_at(buffer, offset)
+    }
+
+    pass_on!(|own| own.disk; size write_at write_zeroes discard map flush);
 }

@@ -18,18 +18,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use disksmith_disk::{Disk, MemoryDisk};
+use disksmith_disk::{Disk, MemoryDisk, ZeroMode};
 use disksmith_formats::{CreateRequest, Image, OpenMode, Repair, driver};
 use disksmith_testkit::Rng;
 
 use crate::common::{Scratch, open, options, qemu_img};
-use crate::jitter::Jitter;
+use crate::jitter::{Jitter, Slow};
 use crate::serial::{Event, outcomes};
 use crate::worker::{Field, Note, SECTOR, Worker, filled};
 
 const WORKERS: usize = 16;
 /// Operations of a worker between two looks at everything.
-const STEPS: usize = 40;
+const STEPS: usize = 25;
 /// Rounds that an image sees.
 const ROUNDS: usize = 3;
 const SIZE: u64 = 512 << 10;
@@ -45,7 +45,7 @@ const KINDS: &[(&str, bool, bool)] = &[
     ("cluster_size=4k,compat=0.10", false, false),
     ("cluster_size=64k", true, false),
     ("cluster_size=4k", false, true),
-    ("cluster_size=16k,extended_l2=on", false, true),
+    ("cluster_size=16k,extended_l2=on,data_file_raw=on", false, true),
 ];
 
 #[test]
@@ -58,6 +58,29 @@ fn every_sector_has_a_serial_order() {
         seed += 1;
     }
     println!("{seed} images, {count} operations by {WORKERS} workers");
+}
+
+/// Where the backing image ends within a cluster, what is behind is zero already, and to zero the
+/// rest is to zero the cluster: unless somebody else is writing there.
+#[test]
+fn a_write_beside_what_is_zeroed_is_not_lost() {
+    let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::new(0));
+    let request = CreateRequest { size: 1 << 16, ..CreateRequest::default() };
+    (driver("qcow2").unwrap().create.unwrap())(&storage, &request).unwrap();
+    let image = open(storage, OpenMode::Write);
+    let backing = Arc::new(Slow::new(&[1; 8 * SECTOR]));
+    image.attach_backing(Some(Arc::<Slow>::clone(&backing))).unwrap();
+    std::thread::scope(|scope| {
+        // The new cluster gets what the backing image has, too.
+        scope.spawn(|| image.write_at(&[2; SECTOR], 9 * SECTOR as u64).unwrap());
+        backing.being_read();
+        image.write_zeroes(0, 8 * SECTOR as u64, ZeroMode::Keep).unwrap();
+    });
+    let mut data = [0; 10 * SECTOR];
+    image.read_at(&mut data, 0).unwrap();
+    let (zeroed, written) = data.split_at(9 * SECTOR);
+    assert!(zeroed.iter().all(|byte| *byte == 0));
+    assert!(written.iter().all(|byte| *byte == 2));
 }
 
 /// All rounds on one image. Answers how many operations there were.
@@ -83,13 +106,16 @@ fn one_image(seed: u64) -> usize {
         image.attach_backing(Some(Arc::new(MemoryDisk::from_bytes(&backing)))).unwrap();
     }
     if external {
-        image.attach_data_file(data).unwrap();
+        image.attach_data_file(Arc::clone(&data)).unwrap();
     }
     let mut known: Vec<Vec<u64>> = (0..sectors).map(|number| vec![below(number)]).collect();
     let mut count = 0;
     for round in 0..ROUNDS {
         let what = format!("seed {seed}, {text}, round {round}");
         count += one_round(&image, seed * 100 + round as u64, !external, &mut known, &what);
+        if text.contains("data_file_raw") {
+            assert!(content(&*data) == content(&*image), "{what}: the data file alone differs");
+        }
     }
     image.close().unwrap();
     drop(image);
@@ -147,6 +173,12 @@ fn one_round(
     let report = report.unwrap().unwrap();
     assert_eq!((report.corruptions, report.leaks, report.check_errors), (0, 0, 0), "{what}");
     WORKERS * STEPS
+}
+
+fn content(disk: &dyn Disk) -> Vec<u8> {
+    let mut bytes = vec![0; SIZE as usize];
+    disk.read_at(&mut bytes, 0).unwrap();
+    bytes
 }
 
 fn judge(disk: &MemoryDisk) {
