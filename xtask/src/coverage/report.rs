@@ -42,7 +42,14 @@ const WRITERS: &[&str] = &[
     "crates/filesystems/src/ext",
     "crates/filesystems/src/fat",
 ];
-const WRITES: &[&str] = &[".write_at(", ".write_zeroes(", ".set_size(", ".discard("];
+const WRITES: &[&str] = &[
+    ".write_at(",
+    ".write_zeroes(",
+    ".discard(",
+    "storage.set_size(",
+    "disk.set_size(",
+    "data.set_size(",
+];
 
 /// Parts and wholes.
 #[derive(Default, Clone, Copy)]
