@@ -73,14 +73,12 @@ impl Qcow2 {
             || !meta.reads_zero(first, start - first, backing)?
             || !meta.reads_zero(end, last - end, backing)?
             || meta.guest_entry(start)?.is_compressed()
+            || meta.data_file_raw()
         {
             return Ok(false);
         }
         let length = end.min(meta.header.size) - start;
         self.note_write(&mut meta, start, length)?;
-        if meta.data_file_raw() {
-            self.data_disk()?.write_zeroes(start, length, mode)?;
-        }
         match drops {
             true => discard_step(&mut meta, first, last, true)?,
             false => zero_step(&mut meta, first, last, mode, false).map(drop)?,
