@@ -191,6 +191,11 @@ pub(crate) fn sizes_and_tables() -> Vec<Script> {
             ("shrink to little", |image| resize(image, 512, Preallocation::Off)),
         ],
     ));
+    // Refcount blocks that count nothing any more go with what they counted.
+    let blocks = seeds::filled("cluster_size=512,refcount_bits=64", 128 << 10, 120_000);
+    let actions: &[(&str, Action)] =
+        &[("shrink: blocks go", |image| resize(image, 4 << 10, Preallocation::Off))];
+    all.extend(scripts("shrink", &blocks, actions));
     all.extend(scripts("empty (after commit)", &plain, &[("empty", |image| image.make_empty())]));
     all.extend(scripts(
         "discard and zero",
