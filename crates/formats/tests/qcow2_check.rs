@@ -315,6 +315,26 @@ fn the_end_of_the_extensions_is_read_as_by_qemu_img() {
     }
 }
 
+/// A file that a raw data file was taken from: neither checks it.
+#[test]
+fn a_mark_of_a_raw_data_file_alone_is_refused_as_by_qemu_img() {
+    let scratch = Scratch::new();
+    let path = scratch.path("image");
+    common::qemu_img(&["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "1M"]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[95] |= 2;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(theirs(&path).is_none());
+    let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::from_bytes(&bytes));
+    for mode in [OpenMode::Read, OpenMode::Write, OpenMode::Check, OpenMode::Repair] {
+        let request = OpenRequest { mode, ..OpenRequest::default() };
+        let opened = (driver("qcow2").unwrap().open)(Arc::clone(&storage), request);
+        assert_eq!(opened.unwrap_err().to_string(), "data-file-raw requires a data file");
+    }
+    let request = OpenRequest { mode: OpenMode::Inspect, ..OpenRequest::default() };
+    assert!((driver("qcow2").unwrap().open)(storage, request).is_ok());
+}
+
 fn refusal(opens: bool) -> Option<String> {
     (!opens).then(|| "Header extension too large".to_string())
 }

@@ -30,6 +30,8 @@ impl Own<'_> {
             return line.starts_with("+++") || line.starts_with("---");
         };
         match call {
+            // A thread that was outside of any call when all ended.
+            "???" => true,
             // The first is the program itself; no other can follow under that name.
             "execve" => rest.split('"').nth(1).is_some_and(|name| name.ends_with("/qemu-img")),
             // What could not be made whole is taken away again.
