@@ -16,6 +16,7 @@ mod raw;
 pub mod source;
 pub mod swap;
 mod usage;
+mod watched;
 
 use std::sync::Arc;
 

@@ -296,6 +296,50 @@ fn content(storage: &Arc<dyn Disk>) -> Vec<u8> {
 }
 
 #[test]
+fn the_end_of_the_extensions_is_read_as_by_qemu_img() {
+    let scratch = Scratch::new();
+    let path = scratch.path("image");
+    let name = path.to_str().unwrap();
+    common::qemu_img(&["create", "-q", "-f", "qcow2", "-o", "compat=0.10", name, "1M"]);
+    let bytes = std::fs::read(&path).unwrap();
+    // Behind a header of version 2: the type of the end, and its length.
+    for (length, opens) in [(0, true), (65536u32 - 80, true), (65536 - 79, false)] {
+        let mut bytes = bytes.clone();
+        bytes[76..80].copy_from_slice(&length.to_be_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(theirs(&path).is_some(), opens, "qemu-img, length {length}");
+        let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::from_bytes(&bytes));
+        let request = OpenRequest { mode: OpenMode::Repair, ..OpenRequest::default() };
+        let opened = (driver("qcow2").unwrap().open)(storage, request);
+        assert_eq!(opened.map_err(|error| error.to_string()).err(), refusal(opens));
+    }
+}
+
+/// A file that a raw data file was taken from: neither checks it.
+#[test]
+fn a_mark_of_a_raw_data_file_alone_is_refused_as_by_qemu_img() {
+    let scratch = Scratch::new();
+    let path = scratch.path("image");
+    common::qemu_img(&["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "1M"]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[95] |= 2;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(theirs(&path).is_none());
+    let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::from_bytes(&bytes));
+    for mode in [OpenMode::Read, OpenMode::Write, OpenMode::Check, OpenMode::Repair] {
+        let request = OpenRequest { mode, ..OpenRequest::default() };
+        let opened = (driver("qcow2").unwrap().open)(Arc::clone(&storage), request);
+        assert_eq!(opened.unwrap_err().to_string(), "data-file-raw requires a data file");
+    }
+    let request = OpenRequest { mode: OpenMode::Inspect, ..OpenRequest::default() };
+    assert!((driver("qcow2").unwrap().open)(storage, request).is_ok());
+}
+
+fn refusal(opens: bool) -> Option<String> {
+    (!opens).then(|| "Header extension too large".to_string())
+}
+
+#[test]
 fn an_empty_image_of_64_tib_is_checked_at_once() {
     let scratch = Scratch::new();
     let path = scratch.path("huge");

@@ -129,6 +129,28 @@ fn snapshots_hold_what_they_held() {
     }
 }
 
+/// A refcount block counts 64 clusters here, a table names 64 blocks: the snapshot table alone
+/// needs two new blocks in a row, and the fourth one a new refcount table.
+#[test]
+fn a_table_longer_than_a_block_counts_finds_its_place() {
+    let scratch = Scratch::new();
+    let path = scratch.path("image");
+    let file = path.to_str().unwrap();
+    let text = "cluster_size=512,refcount_bits=64";
+    qemu_img(&["create", "-q", "-f", "qcow2", "-o", text, file, "1900k"]);
+    qemu_io(&path, &["write -P 1 0 1800k"]);
+    let image = writable(&path);
+    let before = content(&*image);
+    for letter in ["a", "b", "c", "d"] {
+        image.create_snapshot(named(&letter.repeat(60_000))).unwrap();
+    }
+    image.write_at(&[7; 100_000], 0).unwrap();
+    image.close().unwrap();
+    assert!(content(&*image.open_snapshot("1").unwrap()) == before);
+    drop(image);
+    check(&path);
+}
+
 #[test]
 fn snapshots_of_qemu_img_and_ours_mix() {
     let scratch = Scratch::new();

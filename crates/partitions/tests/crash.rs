@@ -8,42 +8,9 @@ use common::*;
 use disksmith_disk::{Disk, MemoryDisk};
 use disksmith_partitions::{
     AddRequest, Align, Label, Length, OddityKind, Plan, Table, add, convert, init, minimise,
-    move_partition, pending_move, read, remove, repair, resize, set, types,
+    move_partition, pending_move, read, remove, repair, resize, set,
 };
 use disksmith_testkit::{CrashLimits, Recorder, Rng, crash_states, tagged};
-
-const SIZE: u64 = 64 * MIB;
-
-fn sized(mib: u64) -> AddRequest {
-    AddRequest { length: Length::Bytes(mib * MIB), ..AddRequest::default() }
-}
-
-fn applied(disk: &MemoryDisk, new: &Table) {
-    Plan::new(disk, &read(disk).unwrap(), new).unwrap().apply(disk, true).unwrap();
-}
-
-fn gpt() -> MemoryDisk {
-    let disk = MemoryDisk::new(SIZE);
-    let mut table = init(&read(&disk).unwrap(), Label::Gpt).unwrap();
-    for mib in [10, 20, 8] {
-        table = add(&table, &sized(mib)).unwrap().0;
-    }
-    applied(&disk, &table);
-    disk
-}
-
-fn mbr() -> MemoryDisk {
-    let disk = MemoryDisk::new(SIZE);
-    let mut table = init(&read(&disk).unwrap(), Label::Mbr).unwrap();
-    table = add(&table, &sized(8)).unwrap().0;
-    let kind = Some(types::parse("extended", Label::Mbr).unwrap());
-    table = add(&table, &AddRequest { kind, ..sized(46) }).unwrap().0;
-    for mib in [4, 5, 6] {
-        table = add(&table, &AddRequest { logical: true, ..sized(mib) }).unwrap().0;
-    }
-    applied(&disk, &table);
-    disk
-}
 
 /// Applies a plan on a recorded disk and shows each state of a cut to `check`.
 fn cut_anywhere(disk: &MemoryDisk, plan: &Plan, check: &mut dyn FnMut(&MemoryDisk, &str)) -> u64 {

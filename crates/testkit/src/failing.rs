@@ -26,13 +26,20 @@ pub struct Injector {
     /// Fail every operation from then on, too.
     forever: bool,
     met: AtomicU64,
+    asked: AtomicU64,
 }
 
 impl Injector {
     /// The `n`-th operation (from 1) fails; with `forever`, all later ones too.
     pub fn new(n: u64, fault: Fault, forever: bool) -> Arc<Self> {
         let countdown = AtomicI64::new(i64::try_from(n).unwrap_or(i64::MAX));
-        Arc::new(Self { countdown, fault, forever, met: AtomicU64::new(0) })
+        Arc::new(Self {
+            countdown,
+            fault,
+            forever,
+            met: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+        })
     }
 
     /// How often it struck.
@@ -40,7 +47,13 @@ impl Injector {
         self.met.load(Ordering::Relaxed)
     }
 
+    /// How many operations it has seen.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     fn strike(&self) -> Option<Fault> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let left = self.countdown.fetch_sub(1, Ordering::Relaxed);
         if left == 1 || (left < 1 && self.forever) {
             self.met.fetch_add(1, Ordering::Relaxed);

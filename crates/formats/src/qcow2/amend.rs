@@ -6,13 +6,9 @@
 use disksmith_crypt::{Secret, luks};
 use disksmith_disk::{Disk, Error, Kind, Result};
 
-use super::editor::Editor;
-use super::layout::{
-    AUTOCLEAR_DATA_FILE_RAW, COMPATIBLE_LAZY_REFCOUNTS, INCOMPATIBLE_DATA_FILE, SnapshotEntry,
-};
+use super::layout::{AUTOCLEAR_DATA_FILE_RAW, COMPATIBLE_LAZY_REFCOUNTS, INCOMPATIBLE_DATA_FILE};
 use super::roots::Roots;
 use super::snapshots::table_bytes;
-use super::util::lock;
 use super::{Qcow2, refuse_by_name};
 use crate::{Options, Preallocation, ResizeRequest};
 
@@ -49,13 +45,12 @@ impl Qcow2 {
         force: bool,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
-        let snapshots = lock(&self.meta).snapshots.clone();
         let roots = Roots::read(&*self.storage)?;
         let wishes = Wishes::new(options, &roots)?;
         let version = wishes.version.unwrap_or(roots.header.version);
         wishes.check(&roots, version)?;
         if version > roots.header.version {
-            self.edit(|editor| editor.upgrade(&snapshots, table_bytes(&snapshots)))?;
+            self.edit_snapshots(|editor, table| editor.upgrade(table, table_bytes(table)))?;
         }
         if let Some(change) = &wishes.key {
             self.change_keys(&roots, change, force)?;
@@ -106,21 +101,20 @@ impl Qcow2 {
     }
 
     fn downgrade(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-        let snapshots: Vec<SnapshotEntry> = lock(&self.meta).snapshots.clone();
         let zeroes = vec![0; self.cluster_size as usize];
         let write = |guest: u64, host: u64| match &self.cipher {
             Some(cipher) => cipher.write(&*self.storage, &zeroes, guest, host),
             None => self.storage.write_at(&zeroes, host),
         };
-        self.edit(|editor: &mut Editor<'_>| {
-            editor.check_downgrade(&snapshots)?;
+        self.edit_snapshots(|editor, snapshots| {
+            editor.check_downgrade(snapshots)?;
             if editor.roots.backing.is_some()
                 && editor.roots.header.crypt_method != 0
                 && self.cipher.is_none()
             {
                 return Err(Error::new(Kind::InvalidInput, "the key is needed to write zeroes"));
             }
-            editor.expand_zeroes(&snapshots, &write, progress)?;
+            editor.expand_zeroes(snapshots, &write, progress)?;
             editor.downgrade()
         })
     }

@@ -112,6 +112,8 @@ pub(super) enum OpenError {
     BackingName,
     #[error("Missing CRYPTO header for crypt method 2")]
     NoCryptoHeader,
+    #[error("data-file-raw requires a data file")]
+    RawWithoutDataFile,
     #[error("Too much extra metadata in snapshot table entry {0}")]
     SnapshotExtra(usize),
     #[error("Snapshot table is too big")]
@@ -159,7 +161,7 @@ pub(super) fn open(storage: &Arc<dyn Disk>, mode: OpenMode) -> Result<Opened> {
     let shape = header.shape();
     let checking = matches!(mode, OpenMode::Check | OpenMode::Repair);
     let extensions = Extensions::parse(&header, &cluster).map_err(OpenError::from)?;
-    check_extensions(&header, &extensions)?;
+    check_extensions(&header, &extensions, mode)?;
     let backing = backing_name(&header, &cluster)?;
     // The guest sees whole sectors.
     header.size -= header.size % SECTOR;
@@ -281,9 +283,17 @@ fn check_table(
     Ok(())
 }
 
-fn check_extensions(header: &Header, extensions: &Extensions) -> Result<(), OpenError> {
+fn check_extensions(
+    header: &Header,
+    extensions: &Extensions,
+    mode: OpenMode,
+) -> Result<(), OpenError> {
     if header.crypt_method == 2 && extensions.crypto_header.is_none() {
         return Err(OpenError::NoCryptoHeader);
+    }
+    let raw = header.autoclear_features & layout::AUTOCLEAR_DATA_FILE_RAW != 0;
+    if raw && !header.has(layout::INCOMPATIBLE_DATA_FILE) && mode != OpenMode::Inspect {
+        return Err(OpenError::RawWithoutDataFile);
     }
     Ok(())
 }

@@ -13,8 +13,9 @@ use disksmith_disk::{Error, Kind, Result};
 use super::Qcow2;
 use super::editor::Editor;
 use super::layout::{L1Entry, SnapshotEntry};
+use super::meta::Stop;
 use super::open::{self, SNAPSHOTS_MOST};
-use super::util::{lock, shared};
+use super::util::{exclusive, lock, shared};
 use crate::{Image, OpenMode, Snapshot};
 
 impl Qcow2 {
@@ -24,40 +25,45 @@ impl Qcow2 {
 
     pub(super) fn take_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
         self.refuse_with_data_file()?;
-        let table = self.snapshot_table();
-        self.edit(|editor| create(editor, table, snapshot))
+        self.edit_snapshots(|editor, table| create(editor, table.to_vec(), snapshot))
     }
 
     pub(super) fn go_to_snapshot(&self, id_or_name: &str) -> Result<()> {
         self.refuse_with_data_file()?;
-        let table = self.snapshot_table();
-        let index = find(&table, id_or_name).ok_or_else(|| {
-            Error::new(Kind::NotFound, "Failed to load snapshot: No such file or directory")
-        })?;
-        if lock(&self.meta).extensions.bitmaps.is_some() {
-            return Err(Error::new(Kind::Refused, "Device has active dirty bitmaps"));
-        }
-        self.edit(|editor| apply(editor, &table, index))
+        self.edit_snapshots(|editor, table| {
+            let index = find(table, id_or_name).ok_or_else(|| {
+                Error::new(Kind::NotFound, "Failed to load snapshot: No such file or directory")
+            })?;
+            if editor.roots.extensions.bitmaps.is_some() {
+                return Err(Error::new(Kind::Refused, "Device has active dirty bitmaps"));
+            }
+            apply(editor, &table[index])
+        })
     }
 
     pub(super) fn remove_snapshot(&self, id_or_name: &str) -> Result<()> {
         self.refuse_with_data_file()?;
-        let table = self.snapshot_table();
-        let index = find(&table, id_or_name)
-            .ok_or_else(|| Error::new(Kind::NotFound, "snapshot not found"))?;
-        self.edit(|editor| delete(editor, table, index))
+        self.edit_snapshots(|editor, table| {
+            let index = find(table, id_or_name)
+                .ok_or_else(|| Error::new(Kind::NotFound, "snapshot not found"))?;
+            delete(editor, table.to_vec(), index)
+        })
     }
 
     /// A read-only image of what the snapshot holds. It must not be used any more once the
     /// snapshot is deleted.
     pub(super) fn snapshot_image(&self, id_or_name: &str) -> Result<Arc<dyn Image>> {
-        let table = self.snapshot_table();
-        let entry = find(&table, id_or_name)
-            .and_then(|index| table.get(index))
+        let _gate = exclusive(&self.gate);
+        let mut meta = lock(&self.meta);
+        let index = find(&meta.snapshots, id_or_name)
             .ok_or_else(|| Error::new(Kind::NotFound, "Can't find snapshot"))?;
         if self.mode.writes() {
-            disksmith_disk::Disk::flush(self)?;
+            if meta.stopped == Some(Stop::HalfDone) {
+                meta.check_writable()?;
+            }
+            self.settle(&mut meta)?;
         }
+        let entry = &meta.snapshots[index];
         let mut opened = open::open(&self.storage, OpenMode::Read)?;
         let editor = Editor::load(&*self.storage)?;
         opened.l1 = editor.read_l1(entry.l1_table_offset, entry.l1_size)?;
@@ -75,10 +81,6 @@ impl Qcow2 {
             view.attach_backing(Some(backing))?;
         }
         Ok(Arc::new(view))
-    }
-
-    fn snapshot_table(&self) -> Vec<SnapshotEntry> {
-        lock(&self.meta).snapshots.clone()
     }
 
     fn refuse_with_data_file(&self) -> Result<()> {
@@ -190,8 +192,7 @@ fn create(
     editor.set_dirty(false)
 }
 
-fn apply(editor: &mut Editor<'_>, table: &[SnapshotEntry], index: usize) -> Result<()> {
-    let Some(entry) = table.get(index) else { return Ok(()) };
+fn apply(editor: &mut Editor<'_>, entry: &SnapshotEntry) -> Result<()> {
     let size = entry.disk_size.unwrap_or(editor.roots.header.size);
     let mut l1 = editor.read_l1(entry.l1_table_offset, entry.l1_size)?;
     let old = editor.read_active_l1()?;

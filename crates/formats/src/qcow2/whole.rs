@@ -6,6 +6,7 @@ use std::sync::Arc;
 use disksmith_disk::{Error, Kind, Result};
 
 use super::editor::Editor;
+use super::layout::SnapshotEntry;
 use super::meta::{Meta, Stop};
 use super::util::{exclusive, lock};
 use super::{Qcow2, check, layout, open};
@@ -17,12 +18,20 @@ const FINDINGS_KEPT: usize = 4096;
 impl Qcow2 {
     /// Runs `work` on the image's metadata as it lies in the storage.
     pub(super) fn edit<T>(&self, work: impl FnOnce(&mut Editor<'_>) -> Result<T>) -> Result<T> {
+        self.edit_snapshots(|editor, _| work(editor))
+    }
+
+    /// The same for work that needs the snapshots: looked up before, they could be others' by now.
+    pub(super) fn edit_snapshots<T>(
+        &self,
+        work: impl FnOnce(&mut Editor<'_>, &[SnapshotEntry]) -> Result<T>,
+    ) -> Result<T> {
         let _gate = exclusive(&self.gate);
         let mut meta = lock(&self.meta);
         meta.check_writable()?;
         self.settle(&mut meta)?;
         let mut editor = Editor::load(&*self.storage)?;
-        let done = work(&mut editor);
+        let done = work(&mut editor, &meta.snapshots);
         let half_done = editor.half_done;
         // Also after a failure: what is in memory is no longer what is in the file.
         let read = self.reload(&mut meta);
@@ -101,7 +110,7 @@ impl Qcow2 {
     }
 
     /// Writes back all that is in memory.
-    fn settle(&self, meta: &mut Meta) -> Result<()> {
+    pub(super) fn settle(&self, meta: &mut Meta) -> Result<()> {
         if meta.is_dirty() {
             self.write_back(meta)?;
         }

@@ -234,20 +234,13 @@ impl Qcow2 {
     /// Whether a range reads as zero by what the tables say. Bytes past the end of the image
     /// count as zero.
     pub(super) fn reads_zero(&self, offset: u64, length: u64) -> Result<bool> {
-        let backing = self.backing_disk().map_or(0, |disk| disk.size());
-        let mut meta = lock(&self.meta);
-        let end = (offset + length).min(meta.header.size);
-        let mut at = offset;
-        while at < end {
-            let run = meta.run(at, end - at)?;
-            match run.place {
-                Place::Zero(_) => {}
-                Place::Absent if at >= backing => {}
-                _ => return Ok(false),
-            }
-            at += run.length;
-        }
-        Ok(true)
+        let backing = self.backing_size();
+        lock(&self.meta).reads_zero(offset, length, backing)
+    }
+
+    /// Where the backing image ends: what is absent from there on is zero.
+    pub(super) fn backing_size(&self) -> u64 {
+        self.backing_disk().map_or(0, |disk| disk.size())
     }
 }
 
@@ -401,6 +394,22 @@ fn abandon(meta: &mut Meta, plan: &Plan) {
 }
 
 impl Meta {
+    /// See [`Qcow2::reads_zero`].
+    pub(super) fn reads_zero(&mut self, offset: u64, length: u64, backing: u64) -> Result<bool> {
+        let end = (offset + length).min(self.header.size);
+        let mut at = offset;
+        while at < end {
+            let run = self.run(at, end - at)?;
+            match run.place {
+                Place::Zero(_) => {}
+                Place::Absent if at >= backing => {}
+                _ => return Ok(false),
+            }
+            at += run.length;
+        }
+        Ok(true)
+    }
+
     /// Frees what `old` refers to, unless `new` goes on using it.
     pub(super) fn drop_old(&mut self, old: L2Entry, new: L2Entry) {
         if old.is_compressed() {

@@ -1,12 +1,12 @@
 //! Making guest ranges zero, and giving up what they hold.
 
-use disksmith_disk::{Disk, Error, Kind, Result, ZeroMode};
+use disksmith_disk::{Disk, Result, ZeroMode};
 
 use super::Qcow2;
 use super::layout::{L2Entry, Unit};
 use super::map::Place;
 use super::meta::Meta;
-use super::util::{lock, shared};
+use super::util::{exclusive, lock, shared};
 
 /// Guest clusters that are changed under one lock.
 const CLUSTERS_STEP: u64 = 4096;
@@ -16,8 +16,13 @@ const WRITE_STEP: u64 = 1 << 20;
 const MARKED_TABLES_MOST: u64 = 64;
 
 impl Qcow2 {
-    /// Makes a range of the image read as zero.
+    /// Makes a range of the image read as zero: of a raw data file as well, alone as for
+    /// [`discard_guest`](Self::discard_guest).
     pub(super) fn zero_guest(&self, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
+        if lock(&self.meta).data_file_raw() {
+            let _alone = exclusive(&self.gate);
+            return self.zero_locked(offset, length, mode);
+        }
         let _gate = shared(&self.gate);
         self.zero_locked(offset, length, mode)
     }
@@ -49,16 +54,36 @@ impl Qcow2 {
 
     /// Makes a part of one unit zero: as a whole unit if the rest of it is zero already.
     fn zero_part(&self, start: u64, end: u64, mode: ZeroMode, unit: u64) -> Result<()> {
-        if self.reads_zero(start, end - start)? {
+        if self.reads_zero(start, end - start)? || self.zero_around(start, end, mode, unit)? {
             return Ok(());
         }
-        let unit_start = start - start % unit;
-        let rest_zero = self.reads_zero(unit_start, start - unit_start)?
-            && self.reads_zero(end, unit_start + unit - end)?;
-        if rest_zero {
-            return self.zero_units(unit_start, unit_start + unit, mode);
-        }
         self.write_zero_bytes(start, end)
+    }
+
+    /// Makes the unit around a range zero if the rest of it is, and answers whether. Nobody may
+    /// write to the rest in between: one lock is held all the time.
+    fn zero_around(&self, start: u64, end: u64, mode: ZeroMode, unit: u64) -> Result<bool> {
+        let (first, last) = (start - start % unit, start - start % unit + unit);
+        let (backing, backed) = (self.backing_size(), self.has_backing());
+        let mut meta = self.wait_for(first, unit)?;
+        meta.check_writable()?;
+        meta.relieve()?;
+        let drops = meta.shape.version < 3;
+        if drops && (backed || mode == ZeroMode::Keep)
+            || !meta.reads_zero(first, start - first, backing)?
+            || !meta.reads_zero(end, last - end, backing)?
+            || meta.guest_entry(start)?.is_compressed()
+            || meta.data_file_raw()
+        {
+            return Ok(false);
+        }
+        let length = end.min(meta.header.size) - start;
+        self.note_write(&mut meta, start, length)?;
+        match drops {
+            true => discard_step(&mut meta, first, last, true)?,
+            false => zero_step(&mut meta, first, last, mode, false).map(drop)?,
+        }
+        Ok(true)
     }
 
     fn write_zero_bytes(&self, start: u64, end: u64) -> Result<()> {
@@ -108,30 +133,12 @@ impl Qcow2 {
         // that would cost more tables than it is worth.
         let coverage = lock(&self.meta).shape.l2_coverage();
         let step_over = !self.has_backing() && (end - start) / coverage > MARKED_TABLES_MOST;
-        for (start, end) in self.without_packed_parts(start, end)? {
-            self.each_step(start, end, |meta, start, end| {
-                zero_step(meta, start, end, mode, step_over)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// A part of a compressed cluster can only be zeroed by writing it. Does so at both ends of
-    /// the range, and answers what is left.
-    fn without_packed_parts(&self, start: u64, end: u64) -> Result<Vec<(u64, u64)>> {
-        let shape = lock(&self.meta).shape;
-        let first_whole = start.next_multiple_of(shape.cluster_size()).min(end);
-        let last_whole = shape.start(end).max(first_whole);
-        let mut left = Vec::new();
-        for (from, to) in [(start, first_whole), (first_whole, last_whole), (last_whole, end)] {
-            let part = from < to && (!shape.aligned(from) || !shape.aligned(to));
-            if part && lock(&self.meta).guest_entry(from)?.is_compressed() {
-                self.write_zero_bytes(from, to)?;
-            } else if from < to {
-                left.push((from, to));
-            }
-        }
-        Ok(left)
+        let mut packed = Vec::new();
+        self.each_step(start, end, |meta, start, end| {
+            packed.extend(zero_step(meta, start, end, mode, step_over)?);
+            Ok(())
+        })?;
+        packed.into_iter().try_for_each(|(from, to)| self.write_zero_bytes(from, to))
     }
 
     fn write_zero_bytes_where_needed(&self, start: u64, end: u64) -> Result<()> {
@@ -147,9 +154,18 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Gives up whole clusters within the range.
+    /// Gives up whole clusters within the range. Data file and tables change one after the other:
+    /// what is written between the two would be there and gone again.
     pub(super) fn discard_guest(&self, offset: u64, length: u64) -> Result<()> {
+        if self.has_data_file {
+            let _alone = exclusive(&self.gate);
+            return self.discard_locked(offset, length);
+        }
         let _gate = shared(&self.gate);
+        self.discard_locked(offset, length)
+    }
+
+    fn discard_locked(&self, offset: u64, length: u64) -> Result<()> {
         let (cluster, size) = {
             let meta = lock(&self.meta);
             meta.check_writable()?;
@@ -191,7 +207,7 @@ impl Qcow2 {
         &self,
         start: u64,
         end: u64,
-        change: impl Fn(&mut Meta, u64, u64) -> Result<()>,
+        mut change: impl FnMut(&mut Meta, u64, u64) -> Result<()>,
     ) -> Result<()> {
         let mut at = start;
         while at < end {
@@ -241,19 +257,27 @@ fn each_cluster(
     Ok(())
 }
 
-fn zero_step(meta: &mut Meta, start: u64, end: u64, mode: ZeroMode, step_over: bool) -> Result<()> {
+/// Marks units as zero. Answers the parts of compressed clusters that can only be zeroed by
+/// writing them.
+fn zero_step(
+    meta: &mut Meta,
+    start: u64,
+    end: u64,
+    mode: ZeroMode,
+    step_over: bool,
+) -> Result<Vec<(u64, u64)>> {
+    let mut packed = Vec::new();
     each_cluster(meta, start, end, step_over, |meta, guest, first, behind| {
         let shape = meta.shape;
         let old = meta.guest_entry(guest)?;
         let data_file = meta.has_data_file();
         let whole = behind - first == shape.units();
+        if !whole && old.is_compressed() {
+            let at = |unit: u32| guest + u64::from(unit) * shape.unit_size();
+            packed.push((at(first), at(behind)));
+            return Ok(());
+        }
         let new = match old.host(data_file) {
-            _ if !whole && old.is_compressed() => {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    "a part of a compressed cluster cannot be made zero by tables",
-                ));
-            }
             Some(_) if whole && mode == ZeroMode::Unmap => L2Entry::zero(&shape),
             Some(_) if !shape.extended => L2Entry { raw: old.raw | L2Entry::ZERO, bitmap: 0 },
             None if whole => L2Entry::zero(&shape),
@@ -263,7 +287,8 @@ fn zero_step(meta: &mut Meta, start: u64, end: u64, mode: ZeroMode, step_over: b
             }
         };
         replace(meta, guest, old, new)
-    })
+    })?;
+    Ok(packed)
 }
 
 fn unit_mask(first: u32, behind: u32) -> u64 {

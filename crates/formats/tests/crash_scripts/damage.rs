@@ -16,7 +16,7 @@ fn repair(image: &dyn Image) -> disksmith_disk::Result<()> {
     image.check(Repair::All, &mut |_| {}).map(drop)
 }
 
-/// Thirty ways: each of several counts lowered and raised, marks of L1 and L2 entries turned,
+/// More than thirty ways: each of several counts lowered and raised, marks of L1 and L2 entries turned,
 /// tables missing, the dirty bit set.
 pub(crate) fn repairs() -> Vec<Script> {
     let seed = seeds::from_qemu(false);
@@ -50,7 +50,34 @@ pub(crate) fn repairs() -> Vec<Script> {
         let entry = be64(&seed, at);
         damaged(format!("{name} mark"), at, &(entry ^ 1 << 63).to_be_bytes());
     }
+    // Nothing is mapped there, and that is how it stays.
+    damaged("L2 entry with a reserved bit".into(), l2 + 8 * 40, &[0, 0, 0, 0, 0, 0, 0, 2]);
     damaged("dirty".into(), 79, &[1]);
     damaged("marked corrupt".into(), 79, &[2]);
+    all.extend(l1_entries());
     all
+}
+
+/// Entries of the L1 table that lead nowhere, where nothing is mapped.
+fn l1_entries() -> Vec<Script> {
+    // A table of 512 bytes speaks of 32 KiB.
+    let seed = seeds::filled("cluster_size=512", 256 << 10, 60_000);
+    let place = be64(&seed, 40) + 7 * 8;
+    assert_eq!(be64(&seed, place), 0);
+    let entries =
+        [("a mark alone", 1 << 63), ("reserved bits", 1), ("behind the end", 1 << 63 | 1 << 30)];
+    let script = |(name, entry): (&str, u64)| {
+        let disk = seed.clone();
+        disk.write_at(&entry.to_be_bytes(), place).unwrap();
+        Script {
+            name: format!("L1 entry: {name}"),
+            row: "check: repair",
+            initial: disk,
+            data: None,
+            action: repair,
+            damaged: true,
+            passwords: &[],
+        }
+    };
+    entries.into_iter().map(script).collect()
 }

@@ -176,6 +176,11 @@ pub(crate) fn sizes_and_tables() -> Vec<Script> {
             ("grow: metadata", |image| resize(image, 1 << 20, Preallocation::Metadata)),
             ("grow: falloc", |image| resize(image, 1 << 20, Preallocation::Falloc)),
             ("grow: full", |image| resize(image, 512 << 10, Preallocation::Full)),
+            ("grow: metadata, over what was freed", |image| {
+                image.discard(8192, 100_000)?;
+                image.flush()?;
+                resize(image, 1 << 20, Preallocation::Metadata)
+            }),
         ],
     ));
     all.extend(scripts(
@@ -186,6 +191,11 @@ pub(crate) fn sizes_and_tables() -> Vec<Script> {
             ("shrink to little", |image| resize(image, 512, Preallocation::Off)),
         ],
     ));
+    // Refcount blocks that count nothing any more go with what they counted.
+    let blocks = seeds::filled("cluster_size=512,refcount_bits=64", 128 << 10, 120_000);
+    let actions: &[(&str, Action)] =
+        &[("shrink: blocks go", |image| resize(image, 4 << 10, Preallocation::Off))];
+    all.extend(scripts("shrink", &blocks, actions));
     all.extend(scripts("empty (after commit)", &plain, &[("empty", |image| image.make_empty())]));
     all.extend(scripts(
         "discard and zero",
@@ -202,8 +212,32 @@ pub(crate) fn sizes_and_tables() -> Vec<Script> {
     all
 }
 
+/// Names as long as the format allows make the table of the snapshots long: there is no place for
+/// it before there are new refcount blocks, and in the end a new refcount table.
+fn snapshots_with_long_names() -> Vec<Script> {
+    fn take(image: &dyn Image, letter: &str) -> disksmith_disk::Result<()> {
+        let name = letter.repeat(60_000);
+        image.create_snapshot(Snapshot { name, ..Snapshot::default() })
+    }
+    let text = "cluster_size=512,refcount_bits=64";
+    let blocks = seeds::filled(text, 64 << 10, 20_000);
+    let mut all =
+        scripts("snapshot create", &blocks, &[("needs blocks", |image| take(image, "a"))]);
+    if std::env::var_os("DISKSMITH_LONG").is_none() {
+        return all;
+    }
+    // 64 blocks, which one cluster of the table can name, count 2 MiB.
+    let table = seeds::filled(text, 1900 << 10, 1850 << 10);
+    let actions: &[(&str, Action)] = &[("needs a table", |image| {
+        take(image, "a")?;
+        take(image, "b")
+    })];
+    all.extend(scripts("snapshot create", &table, actions));
+    all
+}
+
 pub(crate) fn snapshots() -> Vec<Script> {
-    let mut all = Vec::new();
+    let mut all = snapshots_with_long_names();
     for (name, text) in [("4k", "cluster_size=4k"), ("512", "cluster_size=512")] {
         let named = |mut scripts: Vec<Script>| {
             for script in &mut scripts {

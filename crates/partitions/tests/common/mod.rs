@@ -298,3 +298,39 @@ fn random_change(table: &Table, rng: &mut Rng) -> Change {
         _ => Change::Type(random_kind(table.label, rng)),
     }
 }
+
+/// Of the disks that edits are tried on.
+pub const SIZE: u64 = 64 * MIB;
+
+pub fn sized(mib: u64) -> AddRequest {
+    AddRequest { length: Length::Bytes(mib * MIB), ..AddRequest::default() }
+}
+
+pub fn applied(disk: &MemoryDisk, new: &Table) {
+    Plan::new(disk, &read(disk).unwrap(), new).unwrap().apply(disk, true).unwrap();
+}
+
+/// Three partitions.
+pub fn gpt() -> MemoryDisk {
+    let disk = MemoryDisk::new(SIZE);
+    let mut table = init(&read(&disk).unwrap(), Label::Gpt).unwrap();
+    for mib in [10, 20, 8] {
+        table = add(&table, &sized(mib)).unwrap().0;
+    }
+    applied(&disk, &table);
+    disk
+}
+
+/// A primary and three logical partitions.
+pub fn mbr() -> MemoryDisk {
+    let disk = MemoryDisk::new(SIZE);
+    let mut table = init(&read(&disk).unwrap(), Label::Mbr).unwrap();
+    table = add(&table, &sized(8)).unwrap().0;
+    let kind = Some(types::parse("extended", Label::Mbr).unwrap());
+    table = add(&table, &AddRequest { kind, ..sized(46) }).unwrap().0;
+    for mib in [4, 5, 6] {
+        table = add(&table, &AddRequest { logical: true, ..sized(mib) }).unwrap().0;
+    }
+    applied(&disk, &table);
+    disk
+}

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use disksmith_disk::Result;
+use disksmith_disk::{Error, Result};
 
 use super::state::Fsck;
 use crate::ext::bitmap;
-use crate::ext::core::Core;
+use crate::ext::core::{Core, corrupt};
 use crate::ext::extents::{Extent, header, index_entry, leaf_entry};
 use crate::ext::layout::inode::flags;
 use crate::ext::layout::{Inode, le32, put32};
@@ -20,6 +20,8 @@ pub(crate) struct Mapped {
     pub(crate) pieces: Vec<Piece>,
     /// What is wrong with it.
     pub(crate) bad: Vec<String>,
+    /// Why the first of its blocks that could not be read could not.
+    failed: Option<Error>,
     /// Depth that the inode claims for its extents.
     seen: HashSet<u64>,
     next: u64,
@@ -132,6 +134,17 @@ pub(crate) fn read(core: &Core, inode: &Inode) -> Mapped {
     mapped
 }
 
+/// The same for those who must know all of it.
+pub(crate) fn read_whole(core: &Core, inode: &Inode) -> Result<Mapped> {
+    let mapped = read(core, inode);
+    let bad = || format!("The mapping of inode {} is bad", inode.number);
+    match (mapped.failed, mapped.bad.first()) {
+        (Some(error), _) => Err(error.context(bad())),
+        (None, Some(text)) => Err(corrupt(format!("{}: {text}", bad()))),
+        (None, None) => Ok(Mapped { failed: None, ..mapped }),
+    }
+}
+
 fn extent_node(core: &Core, inode: &Inode, node: &[u8], depth: Option<u16>, mapped: &mut Mapped) {
     let Ok(head) = header(node) else {
         return mapped.bad.push("an extent node has a bad header".into());
@@ -150,9 +163,13 @@ fn extent_node(core: &Core, inode: &Inode, node: &[u8], depth: Option<u16>, mapp
             mapped.bad.push(format!("its tree leads to block {block}"));
             continue;
         }
-        let Ok(child) = core.block(block) else {
-            mapped.bad.push(format!("block {block} of its tree cannot be read"));
-            continue;
+        let child = match core.block(block) {
+            Ok(child) => child,
+            Err(error) => {
+                mapped.bad.push(format!("block {block} of its tree cannot be read"));
+                mapped.failed.get_or_insert(error);
+                continue;
+            }
         };
         let Ok(inner) = header(&child) else {
             mapped.bad.push(format!("block {block} of its tree has a bad header"));
@@ -210,8 +227,12 @@ fn pointer(core: &Core, block: u64, level: u32, base: u64, mapped: &mut Mapped) 
         return mapped.push(base, block);
     }
     mapped.tree.push(block);
-    let Ok(node) = core.block(block) else {
-        return mapped.bad.push(format!("its block {block} of pointers cannot be read"));
+    let node = match core.block(block) {
+        Ok(node) => node,
+        Err(error) => {
+            mapped.failed.get_or_insert(error);
+            return mapped.bad.push(format!("its block {block} of pointers cannot be read"));
+        }
     };
     let step = (core.shape.block_size as u64 / 4).pow(level - 1);
     for (index, bytes) in node.chunks_exact(4).enumerate() {

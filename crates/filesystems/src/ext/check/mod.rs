@@ -28,6 +28,8 @@ use disksmith_disk::{Disk, Result};
 
 use state::Fsck;
 
+use crate::watched::Watched;
+
 /// Findings told one by one; of more only the number is kept.
 const FINDINGS_MAX: usize = 10_000;
 /// The most blocks that are accounted for: a bit each.
@@ -83,9 +85,10 @@ impl RepairReport {
 }
 
 /// Checks the filesystem on `disk`; nothing is written, a journal that holds changes is followed in
-/// memory. An error means that the check could not even be begun.
+/// memory. An error means that the check could not even be begun, or that the storage failed.
 pub fn check(disk: Arc<dyn Disk>) -> Result<CheckReport> {
-    let (core, findings) = start::open_to_look(disk)?;
+    let watched = Watched::new(disk);
+    let (core, findings) = start::open_to_look(watched.clone())?;
     let known = core.shape.features.check_repairable();
     let mut fsck = Fsck::new(core, None)?;
     if let Err(why) = known {
@@ -95,12 +98,16 @@ pub fn check(disk: Arc<dyn Disk>) -> Result<CheckReport> {
         fsck.found(finding);
     }
     fsck.passes()?;
+    watched.verdict()?;
     Ok(fsck.report)
 }
 
-/// Checks the filesystem on `disk` and mends it. An error means that this was not possible at all;
-/// what could not be mended is in the report.
+/// Checks the filesystem on `disk` and mends it. An error means that this was not possible at all,
+/// or that the storage failed: what cannot be read is not mended. What else could not be mended is
+/// in the report.
 pub fn repair(disk: Arc<dyn Disk>, what: Repair) -> Result<RepairReport> {
+    let watched = Watched::new(disk);
+    let disk: Arc<dyn Disk> = watched.clone();
     let mut report = RepairReport::default();
     let mut findings = start::prepare(&disk, what, &mut report.journal)?;
     for round in 0..ROUNDS_MAX {
@@ -110,11 +117,13 @@ pub fn repair(disk: Arc<dyn Disk>, what: Repair) -> Result<RepairReport> {
             fsck.mended += 1;
         }
         fsck.passes()?;
+        watched.verdict()?;
         let count = fsck.report.count;
         let again = count > 0 && round + 1 < ROUNDS_MAX && fsck.mended > 0;
         if count > 0 {
             fsck.save()?;
             fsck.late()?;
+            watched.verdict()?;
             fsck.save()?;
         }
         let room = FINDINGS_MAX.saturating_sub(report.found.len());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use disksmith_disk::{PageBuffer, Result};
 
-use crate::ext::check::mapping::{Mapped, edit_pointers, read};
+use crate::ext::check::mapping::{Mapped, edit_pointers, read_whole};
 use crate::ext::core::{Core, RESIZE_INODE};
 use crate::ext::extents::Extent;
 use crate::ext::journal::Journal;
@@ -66,7 +66,7 @@ fn move_journal(core: &mut Core) -> Result<()> {
         return Ok(());
     }
     let inode = core.inode(number)?;
-    let mapped = read(core, &inode);
+    let mapped = read_whole(core, &inode)?;
     let limit = core.limit;
     if mapped.tree.iter().all(|block| *block < limit)
         && mapped.pieces.iter().all(|piece| piece.place + piece.length <= limit)
@@ -127,7 +127,7 @@ pub(super) fn used_inodes(core: &Core) -> Result<Vec<u32>> {
 
 fn move_mapping(core: &mut Core, mut inode: Inode) -> Result<()> {
     let limit = core.limit;
-    let mapped = read(core, &inode);
+    let mapped = read_whole(core, &inode)?;
     let behind = mapped.tree.iter().any(|block| *block >= limit)
         || mapped.pieces.iter().any(|piece| piece.place + piece.length > limit);
     if !behind {
@@ -155,7 +155,7 @@ fn journal_inode(core: &Core) -> u32 {
 
 fn move_extents(core: &mut Core, inode: &mut Inode) -> Result<()> {
     let limit = core.limit;
-    let mapped = read(core, inode);
+    let mapped = read_whole(core, inode)?;
     let mut extents: Vec<Extent> = Vec::new();
     let mut freed = Vec::new();
     let clusters = core.shape.cluster_bits > 0;
@@ -189,7 +189,7 @@ fn move_extents(core: &mut Core, inode: &mut Inode) -> Result<()> {
     for block in spare.into_iter().chain(behind) {
         core.free_metadata(block)?;
     }
-    let tree = read(core, inode).tree.len() as u64;
+    let tree = read_whole(core, inode)?.tree.len() as u64;
     inode.set_blocks_raw(0);
     core.add_sectors(inode, content + tree * each, true)?;
     free_all(core, inode, &freed)

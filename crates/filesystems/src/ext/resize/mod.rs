@@ -195,7 +195,7 @@ fn refuse_unfit(disk: &dyn Disk) -> Result<bool> {
         );
     }
     let shape = Shape::new(&sb, disk.size())?;
-    let resuming = publish::was_begun(disk, &sb);
+    let resuming = publish::was_begun(disk, &sb)?;
     if sb.s_state() & STATE_VALID != 0 || resuming {
         if !sb.has_compat(Compat::HAS_JOURNAL) {
             publish::begin(disk, &shape, &sb)?;

@@ -94,7 +94,7 @@ pub(super) fn begin(disk: &dyn Disk, shape: &Shape, sb: &Superblock) -> Result<(
 
 /// Removes the record.
 pub(super) fn end(disk: &dyn Disk, sb: &Superblock) -> Result<()> {
-    if was_begun(disk, sb) {
+    if was_begun(disk, sb)? {
         disk.write_at(&[0; RECORD_SIZE], record_place(disk))?;
     }
     Ok(())
@@ -110,9 +110,10 @@ fn record(sb: &Superblock) -> [u8; RECORD_SIZE] {
 }
 
 /// True when a record says that a change of length was begun.
-pub(super) fn was_begun(disk: &dyn Disk, sb: &Superblock) -> bool {
+pub(super) fn was_begun(disk: &dyn Disk, sb: &Superblock) -> Result<bool> {
     let mut found = [0; RECORD_SIZE];
-    disk.read_at(&mut found, record_place(disk)).is_ok() && found == record(sb)
+    disk.read_at(&mut found, record_place(disk))?;
+    Ok(found == record(sb))
 }
 
 /// Nothing to change; but a run that was cut short may have left the copies behind.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use disksmith_disk::{Error, Kind, Result};
 
 use super::evacuate::{commit, one_step, used_inodes};
-use crate::ext::check::mapping::read;
+use crate::ext::check::mapping::read_whole;
 use crate::ext::core::{Core, ROOT, corrupt};
 use crate::ext::dirent;
 use crate::ext::layout::inode::flags;
@@ -123,7 +123,7 @@ fn reseal(core: &mut Core, inode: &mut Inode) -> Result<()> {
     if !core.has_mapping(inode) {
         return Ok(());
     }
-    let mapped = read(core, inode);
+    let mapped = read_whole(core, inode)?;
     if inode.has_flag(flags::EXTENTS) && !mapped.tree.is_empty() {
         let mut spare = mapped.tree.clone();
         spare.reverse();

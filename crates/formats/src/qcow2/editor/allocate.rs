@@ -21,9 +21,9 @@ impl Editor<'_> {
             self.check_table()?;
         }
         let clusters = shape.clusters(bytes.max(1));
-        // Each round but the last makes a block; so many blocks describe the clusters, and more
-        // are needed only where the counts make no sense.
-        let mut rounds = clusters / shape.block_entries() + 8;
+        // Each round but the last makes a block; so many blocks describe the clusters (and so many
+        // those), and more are needed only where the counts make no sense.
+        let mut rounds = 2 * (clusters / shape.block_entries()) + 8;
         let start = loop {
             let start = self.free_run(clusters)?;
             rounds = rounds.checked_sub(1).ok_or_else(|| {
@@ -109,20 +109,27 @@ impl Editor<'_> {
         usize::try_from(index).ok().and_then(|i| self.table.get(i)).is_some_and(|o| *o != 0)
     }
 
-    /// Makes the block of that index, in the first cluster that it describes itself: as there
-    /// was no block, all of them are free.
+    /// Makes the block of that index: in a cluster that another block counts, or else in the first
+    /// one that it describes itself, which ends runs of free clusters there.
     fn add_block(&mut self, index: u64) -> Result<()> {
         if index >= self.table.len() as u64 {
             return self.grow_table(index);
         }
         let shape = self.roots.shape;
-        let cluster = index * shape.block_entries();
+        let free = self.free_run(1)?;
+        let counted = self.has_block(free / shape.block_entries());
+        let cluster = if counted { free } else { index * shape.block_entries() };
         let offset = cluster << shape.cluster_bits;
         self.guard(offset, shape.cluster_size())?;
         let mut bytes = vec![0; shape.cluster_size() as usize];
-        super::super::check::refcount_set(&mut bytes, shape.refcount_order, 0, 1);
+        if counted {
+            self.change(cluster, 1)?;
+        } else {
+            // As there was no block, all that it describes is free.
+            super::super::check::refcount_set(&mut bytes, shape.refcount_order, 0, 1);
+        }
         self.storage.write_at(&bytes, offset)?;
-        self.storage.flush()?;
+        self.sync()?;
         let place = self.roots.header.refcount_table_offset + index * 8;
         self.storage.write_at(&offset.to_be_bytes(), place)?;
         self.storage.flush()?;
@@ -180,6 +187,8 @@ impl Editor<'_> {
         let old = (self.roots.header.refcount_table_offset, self.roots.refcount_table_bytes());
         self.set_refcount_table(offset, clusters as u32)?;
         self.table = table;
+        // The old table's place is free to be used, the new one's is not.
+        self.occupied = None;
         self.release(old.0, old.1)
     }
 }

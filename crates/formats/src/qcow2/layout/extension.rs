@@ -265,17 +265,18 @@ impl<'a> Iterator for Walk<'a> {
             return None;
         }
         let kind = be32(self.area, 0)?;
-        if kind == END {
+        let length = be32(self.area, 4);
+        let end = length.and_then(|length| (length as usize).checked_add(8));
+        let data = end.and_then(|end| self.area.get(8..end));
+        // The one that ends the list has a length too, which must be right; its last four
+        // bytes may be cut off.
+        if kind == END && (data.is_some() || length.is_none()) {
             return None;
         }
-        let found = be32(self.area, 4).and_then(|length| {
-            let end = (length as usize).checked_add(8)?;
-            let data = self.area.get(8..end)?;
-            self.area = self.area.get(end.next_multiple_of(8)..).unwrap_or_default();
-            Some(data)
-        });
-        self.failed = found.is_none();
-        Some(found.map(|data| (kind, data)).ok_or(ExtensionError::TooLarge))
+        let rest = end.and_then(|end| self.area.get(end.next_multiple_of(8)..));
+        self.area = rest.unwrap_or_default();
+        self.failed = data.is_none();
+        Some(data.map(|data| (kind, data)).ok_or(ExtensionError::TooLarge))
     }
 }
 

@@ -1,0 +1,83 @@
+//! The filesystems under test, behind one face.
+
+use std::sync::Arc;
+
+use disksmith_disk::{Disk, Result};
+use disksmith_filesystems::ext::{self, Ext, MakeOptions, NewSize, Profile};
+use disksmith_filesystems::fat::exfat::{self, Exfat, ExfatOptions};
+use disksmith_filesystems::fat::{self, Fat, FatKind, FatOptions, Lost, Mend};
+use disksmith_filesystems::{Filesystem, Time};
+
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) size: u64,
+    pub(crate) make: fn(Arc<dyn Disk>) -> Result<()>,
+    pub(crate) open: fn(Arc<dyn Disk>, bool) -> Result<Arc<dyn Filesystem>>,
+    /// What a check finds.
+    pub(crate) check: fn(Arc<dyn Disk>) -> Result<Vec<String>>,
+    /// What is left after a repair.
+    pub(crate) repair: fn(Arc<dyn Disk>) -> Result<Vec<String>>,
+    /// To so many bytes; the disk is long enough.
+    pub(crate) resize: Option<fn(Arc<dyn Disk>, u64) -> Result<()>>,
+}
+
+pub(crate) const KINDS: &[Kind] = &[
+    Kind { name: "ext4", size: 4 << 20, make: |disk| make_ext(disk, Profile::Ext4), ..EXT },
+    Kind { name: "ext2", size: 2 << 20, ..EXT },
+    Kind { name: "fat12", size: 1 << 20, ..FAT },
+    Kind { name: "fat16", size: 5 << 20, make: |disk| make_fat(&*disk, FatKind::Fat16), ..FAT },
+    Kind { name: "fat32", size: 40 << 20, make: |disk| make_fat(&*disk, FatKind::Fat32), ..FAT },
+    Kind {
+        name: "exfat",
+        size: 4 << 20,
+        make: |disk| exfat::make(&*disk, &ExfatOptions { serial: Some(7), ..Default::default() }),
+        open: |disk, read_only| Ok(Arc::new(Exfat::open(disk, read_only)?)),
+        check: |disk| Ok(exfat::check(disk)?.findings),
+        repair: |disk| Ok(exfat::repair(disk, Mend::All(Lost::Free))?.last.findings),
+        resize: None,
+    },
+];
+
+const EXT: Kind = Kind {
+    name: "",
+    size: 0,
+    make: |disk| make_ext(disk, Profile::Ext2),
+    open: |disk, read_only| Ok(Arc::new(Ext::open(disk, read_only)?)),
+    check: |disk| Ok(ext::check(disk)?.findings),
+    repair: |disk| Ok(ext::repair(disk, ext::Repair::All)?.last.findings),
+    resize: Some(|disk, size| ext::resize(&disk, NewSize::Bytes(size)).map(drop)),
+};
+
+const FAT: Kind = Kind {
+    name: "",
+    size: 0,
+    make: |disk| make_fat(&*disk, FatKind::Fat12),
+    open: |disk, read_only| Ok(Arc::new(Fat::open(disk, read_only)?)),
+    check: |disk| Ok(fat::check(disk)?.findings),
+    repair: |disk| Ok(fat::repair(disk, Mend::All(Lost::Free))?.last.findings),
+    resize: Some(|disk, size| fat::resize(disk, size).map(drop)),
+};
+
+fn make_ext(disk: Arc<dyn Disk>, profile: Profile) -> Result<()> {
+    let options = MakeOptions {
+        profile,
+        block_size: Some(1024),
+        journal_blocks: (profile == Profile::Ext4).then_some(1024),
+        inodes: Some(200),
+        uuid: Some([7; 16]),
+        hash_seed: Some([9; 16]),
+        time: Some(Time::from_seconds(1_700_000_000)),
+        ..MakeOptions::default()
+    };
+    ext::make(disk, &options)
+}
+
+fn make_fat(disk: &dyn Disk, kind: FatKind) -> Result<()> {
+    let options = FatOptions {
+        kind: Some(kind),
+        cluster_size: Some(512),
+        serial: Some(7),
+        ..FatOptions::default()
+    };
+    fat::make(disk, &options)
+}
