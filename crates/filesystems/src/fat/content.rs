@@ -11,14 +11,8 @@ use super::layout::{DirEntry, ENTRY, attribute};
 use super::shape::{FatKind, corrupt};
 use crate::errors;
 
-/// A file: its number, its entry, and where that lies.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Node {
-    pub(crate) number: u64,
-    pub(crate) entry: DirEntry,
-    /// In units of 32 bytes; `None` for files without a name.
-    pub(crate) place: Option<u64>,
-}
+/// A file and its entry.
+pub(crate) type Node = super::node::Node<DirEntry>;
 
 impl Core {
     pub(crate) fn is_fat32(&self) -> bool {

@@ -1,14 +1,16 @@
 //! Names come and go: create, remove, rename.
 
-use disksmith_disk::{Error, Kind, Result};
+use disksmith_disk::Result;
 
 use super::content::Node;
 use super::core::Core;
 use super::directory::Found;
 use super::identity::ROOT;
+use super::interface::is_directory;
 use super::layout::{DirEntry, ENTRY, attribute};
 use super::name::{self, fold, short_text};
-use crate::{FileKind, NewFile, Rename, errors};
+use super::node::FileEntry as _;
+use crate::{NewFile, Rename, errors};
 
 /// The entries of a new name, and the hashes under which it is found.
 struct Named {
@@ -113,13 +115,7 @@ impl Core {
         if self.find(start, &units)?.is_some() {
             return Err(errors::exists());
         }
-        let is_directory = match file.kind {
-            FileKind::Regular => false,
-            FileKind::Directory => true,
-            FileKind::Symlink => return Err(refused("symbolic links")),
-            FileKind::CharDevice | FileKind::BlockDevice => return Err(refused("device files")),
-            FileKind::Fifo | FileKind::Socket => return Err(refused("pipes and sockets")),
-        };
+        let is_directory = is_directory::<Self>(file.kind)?;
         self.begin()?;
         self.settle_name(start, &units)?;
         let now = self.now();
@@ -128,7 +124,7 @@ impl Core {
         entry.set_created(now);
         entry.set_modified(now);
         entry.set_accessed(now);
-        set_mode(&mut entry, file.mode);
+        entry.set_mode(file.mode);
         if is_directory {
             entry.set_start(self.new_directory(start, &entry)?);
         }
@@ -365,19 +361,4 @@ impl Core {
         self.identities().moved(number, there.place);
         self.adopt(found, number, to, target)
     }
-}
-
-/// Of a mode, FAT keeps whether its owner may write.
-pub(crate) fn set_mode(entry: &mut DirEntry, mode: u16) {
-    // For directories the bit means something else to Windows.
-    if !entry.is_directory() {
-        let kept = entry.attributes() & !attribute::READ_ONLY;
-        let bit = if mode & 0o200 == 0 { attribute::READ_ONLY } else { 0 };
-        entry.set_attributes(kept | bit);
-    }
-}
-
-/// What FAT does not have.
-pub(crate) fn refused(what: &str) -> Error {
-    Error::from_errno(1).with_kind(Kind::Unsupported).context(format!("FAT has no {what}"))
 }

@@ -16,7 +16,7 @@ fn part(length: usize, done: usize, room: u64) -> usize {
 
 impl Volume {
     fn check_file(node: &Node) -> Result<()> {
-        if node.set.is_directory() { Err(errors::is_a_directory()) } else { Ok(()) }
+        if node.entry.is_directory() { Err(errors::is_a_directory()) } else { Ok(()) }
     }
 
     fn content_at(&self, runs: &[Run], offset: u64) -> Result<(u64, u64)> {
@@ -32,16 +32,16 @@ impl Volume {
         buffer: &mut [u8],
     ) -> Result<usize> {
         Self::check_file(node)?;
-        let left = node.set.size().saturating_sub(offset);
+        let left = node.entry.size().saturating_sub(offset);
         let want = (buffer.len() as u64).min(left) as usize;
-        let stored = (want as u64).min(node.set.valid().saturating_sub(offset)) as usize;
+        let stored = (want as u64).min(node.entry.valid().saturating_sub(offset)) as usize;
         let buffer = buffer.get_mut(..want).unwrap_or(&mut []);
         let (data, zeroes) = buffer.split_at_mut(stored);
         zeroes.fill(0);
         if stored == 0 {
             return Ok(want);
         }
-        let runs = self.runs(node.set.stream())?;
+        let runs = self.runs(node.entry.stream())?;
         let mut done = 0;
         while done < stored {
             let (place, room) = self.content_at(&runs, offset + done as u64)?;
@@ -79,9 +79,9 @@ impl Volume {
     /// Makes a range within a file zero.
     pub(crate) fn zero_content(&mut self, node: &Node, offset: u64, to: u64) -> Result<()> {
         Self::check_file(node)?;
-        let to = to.min(node.set.valid());
+        let to = to.min(node.entry.valid());
         if offset < to {
-            let runs = self.runs(node.set.stream())?;
+            let runs = self.runs(node.entry.stream())?;
             self.clear(&runs, offset, to)?;
         }
         Ok(())
@@ -100,29 +100,29 @@ impl Volume {
             return Ok(());
         }
         let end = offset.checked_add(data.len() as u64).ok_or_else(too_big)?;
-        let valid = node.set.valid();
-        let mut stream = node.set.stream();
+        let valid = node.entry.valid();
+        let mut stream = node.entry.stream();
         let size = end.max(stream.size);
         let runs = self.grow(&mut stream, size)?;
         if offset > valid {
             self.clear(&runs, valid, offset)?;
         }
         self.overwrite(&runs, offset, data)?;
-        node.set.set_stream(stream, valid.max(end));
+        node.entry.set_stream(stream, valid.max(end));
         Ok(())
     }
 
     /// Changes a file's length; what is added is zero.
     pub(crate) fn resize_content(&mut self, node: &mut Node, size: u64) -> Result<()> {
         Self::check_file(node)?;
-        let mut stream = node.set.stream();
+        let mut stream = node.entry.stream();
         if size > stream.size {
             self.grow(&mut stream, size)?;
         } else if size < stream.size {
             self.shorten(&mut stream, size)?;
         }
-        let valid = node.set.valid().min(stream.size);
-        node.set.set_stream(stream, valid);
+        let valid = node.entry.valid().min(stream.size);
+        node.entry.set_stream(stream, valid);
         Ok(())
     }
 

@@ -1,15 +1,17 @@
 //! Names come and go: create, remove, rename.
 
-use disksmith_disk::{Error, Kind, Result};
+use disksmith_disk::Result;
 
+use super::super::interface::is_directory;
 use super::super::layout::attribute;
 use super::super::name;
+use super::super::node::FileEntry as _;
 use super::ROOT;
 use super::directory::Found;
 use super::node::{Node, directory_of};
 use super::set::{FileSet, Stream};
 use super::volume::Volume;
-use crate::{FileKind, NewFile, Rename, errors};
+use crate::{NewFile, Rename, errors};
 
 /// Entries that a set can have: the count of those behind the first has 8 bits.
 const ENTRIES_MAX: u32 = 256;
@@ -39,7 +41,7 @@ impl Volume {
                 let units = name::to_units(name).ok_or_else(errors::not_found)?;
                 let found = self.find(directory, stream, &units)?.ok_or_else(errors::not_found)?;
                 let number = self.number_of(directory, &found);
-                Ok(Node { number, set: found.set, place: Some(found.place) })
+                Ok(Node { number, entry: found.set, place: Some(found.place) })
             }
         }
     }
@@ -67,13 +69,7 @@ impl Volume {
     /// Makes an empty file or directory.
     pub(crate) fn create(&mut self, directory: u64, name: &[u8], file: &NewFile) -> Result<Node> {
         let stream = self.living_directory(directory)?;
-        let is_directory = match file.kind {
-            FileKind::Directory => true,
-            FileKind::Regular => false,
-            FileKind::Symlink => return Err(refused("symbolic links")),
-            FileKind::BlockDevice | FileKind::CharDevice => return Err(refused("device files")),
-            FileKind::Fifo | FileKind::Socket => return Err(refused("pipes and sockets")),
-        };
+        let is_directory = is_directory::<Self>(file.kind)?;
         let units = name::encode(name, "exFAT")?;
         if matches!(name, b"." | b"..") || self.find(directory, stream, &units)?.is_some() {
             return Err(errors::exists());
@@ -83,7 +79,7 @@ impl Volume {
         let attributes = if is_directory { attribute::DIRECTORY } else { attribute::ARCHIVE };
         let now = self.now();
         let mut set = FileSet::new(&units, &self.upcase.fold(&units), attributes, now);
-        set_mode(&mut set, file.mode);
+        set.set_mode(file.mode);
         if is_directory {
             let content = self.new_directory()?;
             set.set_stream(content, content.size);
@@ -103,7 +99,7 @@ impl Volume {
             identities.set_parent(number, directory);
         }
         drop(identities);
-        Ok(Node { number, set, place: Some(place) })
+        Ok(Node { number, entry: set, place: Some(place) })
     }
 
     /// The first cluster of a new directory.
@@ -266,19 +262,4 @@ impl Volume {
         self.identities().moved(number, there.place);
         Ok(())
     }
-}
-
-/// Of a mode, FAT keeps whether its owner may write.
-pub(crate) fn set_mode(set: &mut FileSet, mode: u16) {
-    // For directories the bit means something else to Windows.
-    if !set.is_directory() {
-        let bit = u16::from(attribute::READ_ONLY);
-        let kept = set.attributes() & !bit;
-        set.set_attributes(kept | if mode & 0o200 == 0 { bit } else { 0 });
-    }
-}
-
-/// What exFAT does not have.
-pub(crate) fn refused(what: &str) -> Error {
-    Error::from_errno(1).with_kind(Kind::Unsupported).context(format!("exFAT has no {what}"))
 }

@@ -7,6 +7,7 @@ use disksmith_disk::Result;
 use super::super::chain::length;
 use super::super::identity::Whereabouts;
 use super::super::layout::attribute;
+use super::super::node::Stamp;
 use super::ROOT;
 use super::directory::Directory;
 use super::layout::{DIRECTORY_MAX, ENTRY};
@@ -14,14 +15,8 @@ use super::set::{FileSet, Stream};
 use super::volume::Volume;
 use crate::{Time, errors};
 
-/// A file: its number, its set, and where that lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) number: u64,
-    pub(crate) set: FileSet,
-    /// In units of 32 bytes; `None` for files without a name and the root.
-    pub(crate) place: Option<u64>,
-}
+/// A file and its set of entries.
+pub(crate) type Node = super::super::node::Node<FileSet>;
 
 impl Volume {
     /// The file with that number. The root directory has no set: one is made up for it.
@@ -31,10 +26,10 @@ impl Volume {
         }
         let whereabouts = self.identities().find(number);
         match whereabouts {
-            Whereabouts::Unlinked(set) => Ok(Node { number, set, place: None }),
+            Whereabouts::Unlinked(set) => Ok(Node { number, entry: set, place: None }),
             Whereabouts::Place(place) => {
                 let set = self.set_of(place)?;
-                Ok(Node { number, set, place: Some(place) })
+                Ok(Node { number, entry: set, place: Some(place) })
             }
         }
     }
@@ -46,7 +41,7 @@ impl Volume {
             FileSet::new(&[0x2F], &[0x2F], attribute::DIRECTORY, Time::from_seconds(315_532_800));
         let stream = Stream { start: self.geometry.root, size, contiguous: false };
         set.set_stream(stream, size);
-        Ok(Node { number: ROOT, set, place: None })
+        Ok(Node { number: ROOT, entry: set, place: None })
     }
 
     /// The directory and slot of a set that is remembered because its place says too little.
@@ -83,7 +78,7 @@ impl Volume {
         let mut node = self.node(number)?;
         if node.place.is_some() {
             let now = self.now();
-            node.set.set_time(super::set::Stamp::Modified, now);
+            node.entry.set_time(Stamp::Modified, now);
             self.put_node(&mut node)?;
         }
         Ok(())
@@ -92,9 +87,9 @@ impl Volume {
 
 /// Where a directory's entries are.
 pub(crate) fn directory_of(node: &Node) -> Result<Stream> {
-    match node.set.is_directory() {
+    match node.entry.is_directory() {
         true => {
-            let stream = node.set.stream();
+            let stream = node.entry.stream();
             Ok(Stream { size: stream.size.min(DIRECTORY_MAX), ..stream })
         }
         false => Err(errors::not_a_directory()),

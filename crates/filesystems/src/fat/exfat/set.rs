@@ -1,6 +1,7 @@
 //! A set of directory entries: what a file is on exFAT (specification, sections 7.4, 7.6, 7.7).
 
 use super::super::layout::attribute;
+use super::super::node::Stamp;
 use super::super::time;
 use super::layout::{
     ALLOCATION_POSSIBLE, ENTRY, NO_FAT_CHAIN, entry_type, name_hash, set_checksum,
@@ -29,25 +30,6 @@ pub(crate) struct Stream {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct FileSet {
     raw: Vec<u8>,
-}
-
-/// Which of the times that a file bears.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Stamp {
-    Created,
-    Modified,
-    Accessed,
-}
-
-impl Stamp {
-    /// Where time, hundredths and zone stand.
-    fn places(self) -> (usize, Option<usize>, usize) {
-        match self {
-            Self::Created => (8, Some(20), 22),
-            Self::Modified => (12, Some(21), 23),
-            Self::Accessed => (16, None, 24),
-        }
-    }
 }
 
 impl FileSet {
@@ -204,7 +186,7 @@ impl FileSet {
     }
 
     pub(crate) fn time(&self, which: Stamp) -> Option<Time> {
-        let (at, hundredths, zone) = which.places();
+        let (at, hundredths, zone) = places(which);
         let hundredths = hundredths.map_or(0, |at| byte(&self.raw, at));
         let local = time::decode(le16(&self.raw, at + 2), le16(&self.raw, at), hundredths)?;
         Some(Time { seconds: local.seconds - offset(byte(&self.raw, zone)), ..local })
@@ -212,7 +194,7 @@ impl FileSet {
 
     /// Sets a time, in UTC.
     pub(crate) fn set_time(&mut self, which: Stamp, time: Time) {
-        let (at, hundredths, zone) = which.places();
+        let (at, hundredths, zone) = places(which);
         let (date, clock, rest) = time::encode(time);
         put16(&mut self.raw, at, clock);
         put16(&mut self.raw, at + 2, date);
@@ -220,6 +202,15 @@ impl FileSet {
             put(&mut self.raw, at, &[rest]);
         }
         put(&mut self.raw, zone, &[UTC]);
+    }
+}
+
+/// Where time, hundredths and zone stand.
+fn places(which: Stamp) -> (usize, Option<usize>, usize) {
+    match which {
+        Stamp::Created => (8, Some(20), 22),
+        Stamp::Modified => (12, Some(21), 23),
+        Stamp::Accessed => (16, None, 24),
     }
 }
 

@@ -147,7 +147,7 @@ impl Volume {
         }
         if number != super::ROOT {
             let mut node = self.node(number)?;
-            node.set.set_stream(longer, longer.size);
+            node.entry.set_stream(longer, longer.size);
             self.put_node(&mut node)?;
         }
         let slots = ((old + cluster) / ENTRY as u64) as u32;
@@ -239,16 +239,16 @@ impl Volume {
     pub(crate) fn put_node(&mut self, node: &mut Node) -> Result<()> {
         let Some(place) = node.place else {
             if node.number != super::ROOT {
-                self.identities().put_unlinked(node.number, node.set.clone());
+                self.identities().put_unlinked(node.number, node.entry.clone());
             }
             return Ok(());
         };
         if !self.is_divided(place) {
-            return self.store_head(place, &node.set);
+            return self.store_head(place, &node.entry);
         }
         let (number, slot) = self.scattered_at(place).ok_or_else(crate::errors::stale)?;
-        let found = Found { set: node.set.clone(), slot, place };
-        let place = self.add_set(number, &node.set)?;
+        let found = Found { set: node.entry.clone(), slot, place };
+        let place = self.add_set(number, &node.entry)?;
         self.remove_set(number, &found)?;
         self.identities().moved(node.number, place);
         node.place = Some(place);
