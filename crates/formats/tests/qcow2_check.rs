@@ -335,6 +335,30 @@ fn a_mark_of_a_raw_data_file_alone_is_refused_as_by_qemu_img() {
     assert!((driver("qcow2").unwrap().open)(storage, request).is_ok());
 }
 
+/// qemu-img does not open such an image: it must not be called
+/// sound or repaired.
+#[test]
+fn a_bitmap_of_another_size_is_damage() {
+    let scratch = Scratch::new();
+    let path = scratch.path("image");
+    let file = path.to_str().unwrap();
+    common::qemu_img(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", file, "1M"]);
+    common::qemu_img(&["bitmap", "--add", "-g", "512", file, "b"]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::from_bytes(&bytes));
+    assert_eq!(ours(&storage, Repair::None).class(), "clean");
+    bytes[24..32].copy_from_slice(&512u64.to_be_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(theirs(&path).is_some());
+    bytes[24..32].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(theirs(&path).is_none());
+    let storage: Arc<dyn Disk> = Arc::new(MemoryDisk::from_bytes(&bytes));
+    for repair in [Repair::None, Repair::All] {
+        assert_ne!(ours(&storage, repair).class(), "clean");
+    }
+}
+
 fn refusal(opens: bool) -> Option<String> {
     (!opens).then(|| "Header extension too large".to_string())
 }

@@ -3,7 +3,7 @@
 use disksmith_disk::{Error, Kind, Result};
 
 use super::super::header::Head;
-use super::super::layout::{BitmapTableEntry, parse_bitmap_directory};
+use super::super::layout::{BitmapEntry, BitmapTableEntry, parse_bitmap_directory};
 use super::super::open::read_table;
 use super::super::util::read_padded;
 use super::Checker;
@@ -30,12 +30,28 @@ impl Checker<'_> {
                 self.report.corruptions += 1;
                 return Err(Error::new(Kind::Corrupt, "Invalid argument"));
             }
+            self.check_bitmap_size(&entry);
             let there = self.storage.size().saturating_sub(offset).div_ceil(8);
             for entry in read_table(self.storage, offset, there.min(size.into()))? {
                 self.count_bitmap_cluster(BitmapTableEntry(entry));
             }
         }
         Ok(())
+    }
+
+    /// A bitmap of another disk's size keeps qemu-img from opening the image; left in use, it is
+    /// not looked at.
+    fn check_bitmap_size(&mut self, entry: &BitmapEntry) {
+        let disk = self.roots.header.size - self.roots.header.size % 512;
+        let bits = disk.div_ceil(1 << entry.granularity_bits.min(63));
+        let needed = self.roots.shape.clusters(bits.div_ceil(8));
+        let table = u64::from(entry.bitmap_table_size);
+        if entry.flags & BitmapEntry::IN_USE == 0 && table != needed {
+            let name = String::from_utf8_lossy(&entry.name);
+            self.corrupt(format!(
+                "ERROR bitmap '{name}' has a table of {table} entries, and the disk needs {needed}"
+            ));
+        }
     }
 
     fn count_bitmap_cluster(&mut self, entry: BitmapTableEntry) {
