@@ -155,7 +155,7 @@ pub(crate) fn warn_if_guessed_raw(face: &Face, node: &Node, mode: OpenMode) {
     if !(node.probed && mode.writes() && node.image.format() == "raw") {
         return;
     }
-    let name = node.path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
+    let name = node.path.as_deref().map(disksmith_disk::names::of_path).unwrap_or_default();
     match face.drop_in {
         true => face.note(&format!(
             "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         \
