@@ -24,6 +24,9 @@ pub enum FilesystemKind {
     Swap,
 }
 
+/// Bytes in a page, which swap space has whole ones of.
+const PAGE: u64 = 4096;
+
 /// How a filesystem is to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct MakeSettings {
@@ -114,8 +117,6 @@ impl FilesystemKind {
                 Ok((done.old_bytes, done.new_bytes))
             }
             Self::Swap => {
-                /// Of a page, which swap space has whole ones of.
-                const PAGE: u64 = 4096;
                 let size = disk.size() / PAGE * PAGE;
                 let old = content.size.unwrap_or(0);
                 if size > old {
@@ -123,6 +124,52 @@ impl FilesystemKind {
                 }
                 Ok((old, size.max(old)))
             }
+        }
+    }
+
+    /// Makes the filesystem shorter: as short as it can be, or so that it has no more than `most`
+    /// bytes. Answers its length before and after, in bytes.
+    pub(crate) fn shrink(
+        self,
+        disk: Arc<dyn Disk>,
+        content: &Content,
+        most: Option<u64>,
+    ) -> Result<(u64, u64)> {
+        let old = content.size.unwrap_or_else(|| disk.size());
+        if most.is_some_and(|most| old <= most) {
+            return Ok((old, old));
+        }
+        match self {
+            Self::Ext2 | Self::Ext3 | Self::Ext4 => {
+                let done = ext::resize(&disk, most.map_or(NewSize::Minimum, NewSize::Bytes))?;
+                Ok((done.old_bytes(), done.new_bytes()))
+            }
+            Self::Fat(_) => {
+                let size = match most {
+                    Some(most) => most,
+                    None => fat::minimum_size(disk.clone())?,
+                };
+                let done = fat::resize(disk, size)?;
+                Ok((done.old_bytes, done.new_bytes))
+            }
+            // Nothing in it says how much swap space is wanted.
+            Self::Swap => {
+                let size = most.unwrap_or(old) / PAGE * PAGE;
+                if size < old {
+                    swap::resize(&*disk, size)?;
+                }
+                Ok((old, size.min(old)))
+            }
+        }
+    }
+
+    /// The least length that [`shrink`](Self::shrink) would give it, in bytes, as far as it can be
+    /// told beforehand.
+    pub(crate) fn minimum(self, disk: Arc<dyn Disk>, content: &Content) -> Result<u64> {
+        match self {
+            Self::Ext2 | Self::Ext3 | Self::Ext4 => ext::minimum_size(disk),
+            Self::Fat(_) => fat::minimum_size(disk),
+            Self::Swap => Ok(content.size.unwrap_or_else(|| disk.size())),
         }
     }
 

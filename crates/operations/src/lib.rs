@@ -27,6 +27,7 @@ mod pool;
 mod rate;
 mod rebase;
 mod resize;
+pub mod shrink;
 mod snapshot;
 mod transfer;
 mod writeback;

@@ -48,7 +48,7 @@ pub use align::Align;
 pub use edit::add::{AddRequest, Length, add};
 pub use edit::convert::convert;
 pub use edit::init::{init, init_with_id};
-pub use edit::minimise::minimise;
+pub use edit::minimise::{minimise, room_from, shorten};
 pub use edit::moving::{PendingMove, move_partition, pending_move, resume_move};
 pub use edit::remove::remove;
 pub use edit::repair::{Repair, Source, repair};

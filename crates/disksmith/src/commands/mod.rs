@@ -75,6 +75,7 @@ verbs![
     build::BuildVerb,
     clone::CloneVerb,
     grow::Grow,
+    shrink::Shrink,
     bench::Bench,
     tour::Tour,
     completions::Completions,

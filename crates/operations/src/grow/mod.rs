@@ -198,7 +198,7 @@ impl FilesystemChange {
 }
 
 /// The disk that a partition is.
-fn part_of(disk: &Arc<dyn Disk>, partition: Option<u32>) -> Result<Arc<dyn Disk>> {
+pub(crate) fn part_of(disk: &Arc<dyn Disk>, partition: Option<u32>) -> Result<Arc<dyn Disk>> {
     let Some(number) = partition else { return Ok(disk.clone()) };
     let table = disksmith_partitions::read(disk)?;
     let entry = table.require(number)?;

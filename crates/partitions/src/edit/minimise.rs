@@ -38,6 +38,35 @@ pub fn minimise(table: &Table) -> Result<Table> {
     Ok(new)
 }
 
+/// The table for a disk of so many bytes, which are no more than it has now. Partitions that end behind
+/// it are refused.
+pub fn shorten(table: &Table, bytes: u64) -> Result<Table> {
+    require_table(table)?;
+    let mut new = table.clone();
+    new.disk_sectors = (bytes / u64::from(table.sector_size.max(1))).min(table.disk_sectors);
+    new.last_usable = last_usable(&new);
+    let usable_end = new.last_usable.saturating_add(1);
+    match new.partitions.iter().find(|partition| partition.after() > usable_end) {
+        None => Ok(new),
+        Some(long) => Err(Error::new(
+            Kind::OutOfSpace,
+            format!(
+                "partition {} ends at sector {}, and a disk of that size at sector {}",
+                long.number,
+                long.end(),
+                new.last_usable
+            ),
+        )),
+    }
+}
+
+/// Bytes that a partition from sector `start` on may have on a disk of so many bytes.
+pub fn room_from(table: &Table, start: u64, bytes: u64) -> u64 {
+    let sectors = bytes / u64::from(table.sector_size.max(1));
+    let last = last_usable(&Table { disk_sectors: sectors, ..table.clone() });
+    (last + 1).saturating_sub(start).saturating_mul(u64::from(table.sector_size))
+}
+
 /// The last sector that a partition may use on a disk of the table's size.
 pub(crate) fn last_usable(table: &Table) -> u64 {
     match table.label {
