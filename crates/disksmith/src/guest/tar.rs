@@ -291,12 +291,25 @@ fn raw(header: &Header<'_>, found: &Attributes) -> [u8; BLOCK] {
 
 /// Puts the files of a source below `directory`. Paths cannot lead out of it: every component
 /// is looked up, and only directories are entered.
-pub(crate) fn import(source: &mut dyn Source, tree: &dyn Filesystem, directory: u64) -> Result<()> {
+/// What the filesystem cannot hold is told to `fail`, and the rest is put there.
+pub(crate) fn import(
+    source: &mut dyn Source,
+    tree: &dyn Filesystem,
+    directory: u64,
+    fail: &mut dyn FnMut(&[u8], Error),
+) -> Result<()> {
     let mut folders = Vec::new();
     while let Some(file) = source.next_file()? {
         let attempt = || super::show::name(&file.path);
-        let made = place(tree, directory, &file).with_context(attempt)?;
-        let Some(inode) = made else { continue };
+        let inode = match place(tree, directory, &file) {
+            Ok(Some(inode)) => inode,
+            Ok(None) => continue,
+            Err(error) if ends_all(&error) => return Err(error.context(attempt())),
+            Err(error) => {
+                fail(&file.path, error);
+                continue;
+            }
+        };
         if matches!(file.node, Node::Regular(_)) {
             source
                 .content(&mut |offset, bytes| tree.write(inode, offset, bytes))
@@ -313,6 +326,11 @@ pub(crate) fn import(source: &mut dyn Source, tree: &dyn Filesystem, directory: 
         tree.set_attributes(inode, &changes)?;
     }
     Ok(())
+}
+
+/// Whether the next file would fail too.
+fn ends_all(error: &Error) -> bool {
+    matches!(error.kind(), Kind::OutOfSpace | Kind::Corrupt | Kind::Io)
 }
 
 /// Makes the file; `None` where there is nothing more to do.
