@@ -151,7 +151,9 @@ impl Face {
     /// Shows an error and the hint that belongs to it.
     pub(crate) fn report(&self, error: &Error) {
         // qemu-img repeats itself, and so does the drop-in.
-        self.complain(&if self.drop_in { error.to_string() } else { error.told_once() });
+        let told = if self.drop_in { error.to_string() } else { error.told_once() };
+        // Other programs end what they say with a line's end.
+        self.complain(told.trim_end());
         for line in error.hint().iter().flat_map(|hint| hint.lines()) {
             if !self.drop_in || is_qemu_hint(line) {
                 self.note(&format!("{line}\n"));

@@ -416,3 +416,102 @@ fn loop_devices_are_told_by_their_images() {
     assert_eq!(lines.len(), 1, "{list}");
     assert!(lines[0].starts_with(&device), "{list}");
 }
+
+#[test]
+fn images_come_from_stdin() {
+    let scratch = Scratch::new();
+    let image = made(&scratch, "a.img", "ext4");
+    let packed = scratch.text("a.qcow2");
+    ours(&["convert", "-O", "qcow2", &image, &packed]);
+    for source in [&image, &packed] {
+        for through_a_pipe in [true, false] {
+            let run = |words: &[&str]| {
+                let mut cat =
+                    Command::new("cat").arg(source).stdout(Stdio::piped()).spawn().unwrap();
+                let stdin = match through_a_pipe {
+                    true => Stdio::from(cat.stdout.take().unwrap()),
+                    false => Stdio::from(fs::File::open(source).unwrap()),
+                };
+                drop(cat.stdout.take());
+                let done = Command::new(env!("CARGO_BIN_EXE_disksmith"))
+                    .args(words)
+                    .stdin(stdin)
+                    .output()
+                    .unwrap();
+                cat.wait().unwrap();
+                assert!(done.status.success(), "{words:?}: {}", text(&done.stderr));
+                text(&done.stdout)
+            };
+            let copy = scratch.text("copy.qcow2");
+            run(&["convert", "-", &copy]);
+            succeed("qemu-img", &["compare", &copy, &image]);
+            fs::remove_file(&copy).unwrap();
+            run(&["clone", "-", &copy]);
+            succeed("qemu-img", &["compare", &copy, &image]);
+            fs::remove_file(&copy).unwrap();
+            assert!(run(&["info", "-"]).contains("image: -\n"));
+            assert!(run(&["compare", "-", &image]).contains("identical"));
+        }
+    }
+}
+
+#[test]
+fn what_was_done_is_told_as_json() {
+    let scratch = Scratch::new();
+    let (base, top) = (scratch.text("base.qcow2"), scratch.text("top.qcow2"));
+    let json =
+        |words: &[&str]| -> serde_json::Value { serde_json::from_str(&ours(words)).unwrap() };
+    let made = json(&["create", "--json", &base, "8M"]);
+    assert_eq!(made["format"], "qcow2");
+    assert_eq!(made["virtual-size"], 8 << 20);
+    assert_eq!(json(&["create", "--json", "-b", &base, &top])["backing-filename"], base.as_str());
+    let resized = json(&["resize", "--output", "json", &top, "+1M"]);
+    assert_eq!(
+        (&resized["old-size"], &resized["new-size"]),
+        (&(8 << 20).into(), &(9 << 20).into())
+    );
+    assert_eq!(json(&["commit", "--json", &top])["emptied"], true);
+}
+
+#[test]
+fn a_copy_that_is_stopped_leaves_no_half_of_it() {
+    let scratch = Scratch::new();
+    let large = scratch.text("large");
+    fs::write(&large, vec![7; 300 << 20]).unwrap();
+    let image = scratch.text("a.img");
+    ours(&["mkfs", &image, "--size", "auto", "--from", &large_folder(&scratch, &large)]);
+    let copy = scratch.path("copy");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_disksmith"))
+        .args(["cp", &format!("{image}::/large"), copy.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    while !copy.exists() && child.try_wait().unwrap().is_none() {}
+    succeed("kill", &["-INT", &child.id().to_string()]);
+    assert!(!child.wait().unwrap().success());
+    assert!(!copy.exists());
+}
+
+fn large_folder(scratch: &Scratch, large: &str) -> String {
+    let folder = scratch.folder("folder");
+    fs::rename(large, format!("{folder}/large")).unwrap();
+    folder
+}
+
+#[test]
+fn the_only_key_is_that_of_the_image() {
+    let scratch = Scratch::new();
+    let image = scratch.text("a.qcow2");
+    let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let key = ["--object", "secret,id=s,data=pw"];
+    ours(&[&["create", "-q", "-o", options, &image, "30M"][..], &key].concat());
+    ours(&[&["mkfs", &image][..], &key].concat());
+    let root = format!("{image}::/");
+    assert_eq!(ours(&[&["ls", &root][..], &key].concat()), "lost+found\n");
+    let said = refused(&["ls", &root]);
+    assert!(said.contains("Give its key: --object"), "{said}");
+    refused(&["ls", &root, "--object", "secret,id=s,data=wrong"]);
+    // qemu-img wants it named.
+    let done = disksmith(&[&["qemu-img", "map", &image][..], &key].concat());
+    let genuine = Command::new("qemu-img").args(["map", &image]).args(key).output().unwrap();
+    assert_eq!((done.status.code(), text(&done.stderr)), (Some(1), text(&genuine.stderr)));
+}

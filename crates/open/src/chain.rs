@@ -77,6 +77,7 @@ impl Node {
     pub fn data_name(&self) -> String {
         let path = self.data_file.as_ref().map(|(path, _)| path.as_path()).or(self.path.as_deref());
         match (path, &self.spec.file) {
+            (Some(_), _) if self.shown == "-" => self.shown.clone(),
             (Some(path), _) => names::of_path(path),
             (None, FileSpec::Other(spec)) => storage::exact_name(spec).unwrap_or_default(),
             (None, _) => self.shown.clone(),
@@ -253,6 +254,7 @@ impl Opener<'_> {
         let mut options = spec.options.clone();
         let secret = match take_key_name(&mut options) {
             Some(id) if mode != OpenMode::Inspect => Some(self.settings.secrets.get(&id)?.clone()),
+            None if mode != OpenMode::Inspect => self.settings.secrets.implied().cloned(),
             _ => None,
         };
         if driver.name == "raw" && probed && mode.writes() {

@@ -125,6 +125,8 @@ impl ImageSpec {
             || self.options.iter().any(|(name, _)| changes_content(name));
         match &self.file {
             _ if more => None,
+            // Stdin is read by way of a name that means nothing to others.
+            FileSpec::Path(_) if self.shown == "-" => Some(self.shown.clone()),
             FileSpec::Path(path) => Some(names::of_path(path)),
             FileSpec::Other(spec) => storage::exact_name(spec),
             FileSpec::Image(_) => None,

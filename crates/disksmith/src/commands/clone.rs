@@ -81,7 +81,7 @@ impl Verb for CloneVerb {
 
     fn run(self, face: &Face) -> Outcome {
         self.form.is_json()?;
-        let source = self.open_source()?;
+        let source = self.open_source(face)?;
         let mut target = Destination::of(&self.to)?;
         refuse_itself(&source, &self.to)?;
         if self.dry_run {
@@ -100,16 +100,14 @@ impl Verb for CloneVerb {
 }
 
 impl CloneVerb {
-    fn open_source(&self) -> Result<OpenedDisk, Failure> {
+    fn open_source(&self, face: &Face) -> Result<OpenedDisk, Failure> {
         let purpose = Purpose { locking: Locking::Still, ..Purpose::new(OpenMode::Read) };
         let settings = self.source.settings(purpose)?;
         let device = std::fs::metadata(&self.from).is_ok_and(|meta| !meta.is_file());
-        let mut address = match self.source.image_opts {
+        let mut address = match self.source.image_opts || self.from == "-" {
             true => {
-                return Ok(OpenedDisk::whole(
-                    disksmith_open::open(&self.source.spec(&self.from)?, &settings)?,
-                    &self.from,
-                ));
+                let spec = self.source.read_spec(face, &self.from)?;
+                return Ok(OpenedDisk::whole(disksmith_open::open(&spec, &settings)?, &self.from));
             }
             false => Address::parse(&self.from).with_format(self.source.format.as_deref()),
         };

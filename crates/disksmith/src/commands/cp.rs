@@ -18,6 +18,7 @@ use crate::face::{DONE, FAILED, Face, Failure, Outcome, usage};
 use crate::guest::copy::{Copier, Listener, Rules};
 use crate::guest::host::HostTree;
 use crate::guest::{Access, Guests, path_of, show, split};
+use crate::signals;
 
 /// `ENOENT`.
 const NO_ENTRY: i32 = 2;
@@ -164,7 +165,8 @@ impl Cp {
                     let target = guest_target(&*into_guest.tree, to, several, folder)?;
                     let trees = (&*source.tree, &*into_guest.tree, from == into);
                     let name = names::to_bytes(split(path).1);
-                    self.one(face, trees, (&found, &name), &target, Some(&mut made))
+                    let teller = Teller::new(self, face);
+                    self.one(teller, trees, (&found, &name), &target, &mut made)
                 }
                 (Operand::Guest(address), Some(from), Operand::Host(to), _) => {
                     let source = guests.get(from);
@@ -173,7 +175,11 @@ impl Cp {
                     let name = names::to_bytes(split(path).1);
                     let folder = found.kind == FileKind::Directory;
                     let (tree, target) = host_target(to, several, folder, name.is_empty())?;
-                    self.one(face, (&*source.tree, &tree, false), (&found, &name), &target, None)
+                    let folder = if target.name.is_some() { folder_of(to) } else { to };
+                    let teller = Teller { folder: Some(folder), ..Teller::new(self, face) };
+                    let mut made = HashSet::new();
+                    let trees = (&*source.tree, &tree as &dyn Filesystem, false);
+                    self.one(teller, trees, (&found, &name), &target, &mut made)
                 }
                 (Operand::Host(path), _, Operand::Guest(to), Some(into)) => {
                     let guest = guests.get(into);
@@ -181,7 +187,8 @@ impl Cp {
                     let folder = found.kind == FileKind::Directory;
                     let target = guest_target(&*guest.tree, to, several, folder)?;
                     let trees = (&tree as &dyn Filesystem, &*guest.tree, false);
-                    self.one(face, trees, (&found, &name), &target, Some(&mut made))
+                    let teller = Teller::new(self, face);
+                    self.one(teller, trees, (&found, &name), &target, &mut made)
                 }
                 _ => usage("one of source and target must lie in an image (IMAGE:PART:PATH)"),
             };
@@ -200,16 +207,13 @@ impl Cp {
 
     fn one(
         &self,
-        face: &Face,
+        mut teller: Teller<'_>,
         (from, to, same): (&dyn Filesystem, &dyn Filesystem, bool),
         (source, name): (&Attributes, &[u8]),
         target: &Target,
-        made_in_image: Option<&mut HashSet<u64>>,
+        made: &mut HashSet<u64>,
     ) -> Result<(), Failure> {
-        let mut teller = Teller { face, verbose: self.verbose, failed: false };
-        let rules = self.rules(made_in_image.is_some())?;
-        let mut made_here = HashSet::new();
-        let made = made_in_image.unwrap_or(&mut made_here);
+        let rules = self.rules(teller.folder.is_none())?;
         let mut copier = Copier::new(from, to, same, rules, made, &mut teller);
         match (&target.name, name) {
             (Some(name), _) => copier.copy(source, target.directory, name),
@@ -320,11 +324,38 @@ fn folder_of(path: &Path) -> &Path {
 /// Tells the user how a copying goes.
 struct Teller<'a> {
     face: &'a Face,
+    /// Where the copies go on the host: what is not whole when the program is stopped is removed.
+    folder: Option<&'a Path>,
     verbose: bool,
     failed: bool,
 }
 
+impl<'a> Teller<'a> {
+    fn new(verb: &Cp, face: &'a Face) -> Self {
+        Self { face, folder: None, verbose: verb.verbose, failed: false }
+    }
+}
+
+impl Teller<'_> {
+    fn place(&self, path: &[u8]) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStrExt;
+        Some(self.folder?.join(std::ffi::OsStr::from_bytes(path)))
+    }
+}
+
 impl Listener for Teller<'_> {
+    fn fills(&mut self, path: &[u8]) {
+        if let Some(place) = self.place(path) {
+            signals::unfinished(&place);
+        }
+    }
+
+    fn whole(&mut self, path: &[u8]) {
+        if let Some(place) = self.place(path) {
+            signals::finished(&place);
+        }
+    }
+
     fn begins(&mut self, path: &[u8]) {
         if self.verbose && !path.is_empty() {
             self.face.print(&format!("{}\n", show::name(path)));

@@ -297,7 +297,7 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], Failure> {
 
 /// A stream as a file without a name, which can be read more than once.
 pub(crate) fn keep(stream: &mut dyn Read) -> Result<File, Error> {
-    let attempt = "Could not keep the tar stream in a temporary file";
+    let attempt = "Could not keep the stream in a temporary file";
     let mut file = tempfile::tempfile().context(attempt)?;
     std::io::copy(stream, &mut file).context(attempt)?;
     Ok(file)

@@ -1,11 +1,14 @@
 //! `mv`: moves files within a filesystem of an image.
 
 use disksmith_disk::{Context, Error, Kind, Result, names};
-use disksmith_filesystems::{FileKind, Rename};
+use disksmith_filesystems::{FileKind, Rename, errno};
 
 use super::Verb;
 use crate::face::{DONE, Face, Outcome, usage};
 use crate::guest::{Access, Guest, Guests, path_of, split};
+
+/// `EINVAL`.
+const INVALID: i32 = 22;
 
 /// The arguments of `mv`.
 #[derive(clap::Args, Debug, Default)]
@@ -80,6 +83,10 @@ impl Mv {
         guest
             .tree
             .rename(old_parent, &old, new_parent, &new, how)
+            .map_err(|error| match errno(&error) {
+                INVALID => error.context("A directory cannot be moved into itself"),
+                _ => error,
+            })
             .with_context(|| format!("Could not move '{from}' to '{to}' in '{}'", guest.name))
     }
 }

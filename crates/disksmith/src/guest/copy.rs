@@ -36,6 +36,10 @@ pub(crate) struct Rules {
 pub(crate) trait Listener {
     /// A file, by its path, is about to be copied.
     fn begins(&mut self, path: &[u8]);
+    /// A new file is made, and filled until it is [`whole`](Self::whole) or gone.
+    fn fills(&mut self, path: &[u8]);
+    /// The new file is whole, or gone.
+    fn whole(&mut self, path: &[u8]);
     /// This could not be copied; the rest is.
     fn fails(&mut self, path: &[u8], error: Error);
 }
@@ -155,7 +159,13 @@ impl<'a> Copier<'a> {
             self.special(source, depth)?;
             self.listener.begins(shown);
         }
-        self.file(source, directory, name)
+        if source.kind != FileKind::Regular {
+            return self.file(source, directory, name);
+        }
+        self.listener.fills(shown);
+        let made = self.file(source, directory, name);
+        self.listener.whole(shown);
+        made
     }
 
     /// What a device or pipe would give is nothing that an image can tell.
@@ -189,7 +199,10 @@ impl<'a> Copier<'a> {
         let (target, new) = match there {
             Some(there) if there.kind == FileKind::Directory => (there.inode, false),
             Some(_) => return Err(errors::exists()),
-            None => (self.to.create(directory, name, &self.new_file(source, 0o700))?.inode, true),
+            None => {
+                let made = self.to.create(directory, name, &self.new_file(source, 0o700));
+                (made.context("Could not create it")?.inode, true)
+            }
         };
         self.children(source, target, shown, depth)?;
         match (self.rules.archive, new) {
@@ -209,7 +222,7 @@ impl<'a> Copier<'a> {
         shown: &[u8],
         depth: usize,
     ) -> Result<()> {
-        for entry in entries(self.from, source.inode)? {
+        for entry in entries(self.from, source.inode).context("Could not read it")? {
             let shown = join(shown, &entry.name);
             let copied = self
                 .from
@@ -236,7 +249,9 @@ impl<'a> Copier<'a> {
             FileKind::Symlink => {
                 let target = self.from.read_link(source.inode)?;
                 let (uid, gid) = self.owner(source);
-                self.to.symlink(directory, name, &target, uid, gid)?
+                self.to
+                    .symlink(directory, name, &target, uid, gid)
+                    .context("Could not create it")?
             }
             _ => {
                 let mode = if self.rules.archive {
@@ -244,7 +259,8 @@ impl<'a> Copier<'a> {
                 } else {
                     source.mode & 0o777 & !self.rules.umask
                 };
-                self.to.create(directory, name, &self.new_file(source, mode))?
+                let file = self.new_file(source, mode);
+                self.to.create(directory, name, &file).context("Could not create it")?
             }
         };
         self.made.insert(made.inode);
