@@ -282,6 +282,32 @@ fn what_fat_cannot_hold_of_an_archive_is_told_and_the_rest_is_there() {
 }
 
 #[test]
+fn archives_into_exfat_lose_no_file_by_its_name() {
+    let scratch = Scratch::new();
+    let tree = scratch.folder("tree");
+    fs::write(format!("{tree}/Case"), "upper").unwrap();
+    fs::write(format!("{tree}/case"), "lower").unwrap();
+    fs::hard_link(format!("{tree}/Case"), format!("{tree}/second")).unwrap();
+    let archive = scratch.text("a.tar");
+    succeed("tar", &["-cf", &archive, "-C", &tree, "Case", "case", "second"]);
+    let image = made(&scratch, "a.img", "exfat");
+    let said = refused(&["tar", "--import", &format!("{image}::/"), &archive]);
+    assert!(said.starts_with("disksmith: 'case': another file"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for name in ["Case", "second"] {
+        assert_eq!(ours(&["cat", &format!("{image}::/{name}")]), "upper");
+    }
+    // A later version of the same file replaces the earlier.
+    fs::write(format!("{tree}/case"), "later").unwrap();
+    succeed("tar", &["-cf", &archive, "-C", &tree, "case"]);
+    fs::write(format!("{tree}/case"), "latest").unwrap();
+    succeed("tar", &["-rf", &archive, "-C", &tree, "case"]);
+    ours(&["tar", "--import", &format!("{image}::/"), &archive]);
+    assert_eq!(ours(&["cat", &format!("{image}::/case")]), "latest");
+    succeed("fsck.exfat", &["-n", &image]);
+}
+
+#[test]
 fn results_that_cannot_be_written_are_told() {
     let scratch = Scratch::new();
     let image = made(&scratch, "a.img", "ext4");
