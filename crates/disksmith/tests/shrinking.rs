@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use disksmith_testkit::oracle::succeed;
-use support::{Scratch, assert_same, awkward, disksmith, ours, refused, walk};
+use support::{Loop, Scratch, assert_same, awkward, by_kernel, disksmith, ours, refused, walk};
 
 /// The partition as a file of its own.
 fn part(scratch: &Scratch, image: &str, number: &str) -> String {
@@ -59,6 +59,15 @@ fn a_disk_with_gpt_and_ext4_becomes_as_small_as_its_files() {
     succeed("sgdisk", &["--verify", &raw]);
     succeed("e2fsck", &["-fn", &part(&scratch, &image, "2")]);
     succeed("fsck.fat", &["-n", &part(&scratch, &image, "1")]);
+    // As full as the kernel finds it.
+    let second = part(&scratch, &image, "2");
+    let kernels = by_kernel(&scratch, &second, |place| {
+        succeed("df", &["-k", "--output=size,used,avail", place.to_str().unwrap()])
+    });
+    let kernels: Vec<&str> = kernels.lines().last().unwrap().split_whitespace().collect();
+    let told = ours(&["df", &format!("{image}:2")]);
+    let told: Vec<&str> = told.lines().last().unwrap().split_whitespace().skip(2).take(3).collect();
+    assert_eq!(told, kernels);
     ours(&["cp", "-a", &format!("{image}:root:/"), &scratch.text("out")]);
     let _ = fs::remove_dir(scratch.path("out/lost+found"));
     assert_same(&walk(Path::new(&tree)), &walk(&scratch.path("out")));
@@ -116,6 +125,9 @@ fn a_filesystem_without_a_table_and_what_cannot_be_shrunk() {
     assert!(ours(&["shrink", &exfat]).contains("left as it is"));
     assert_eq!(fs::metadata(&exfat).unwrap().len(), 100 << 20);
     assert_eq!(disksmith(&["shrink", &exfat, "zz"]).status.code(), Some(2));
+    let device = Loop::new(&image);
+    let said = refused(&["shrink", &device.0]);
+    assert!(said.contains("it is a device"), "{said}");
     let nothing = scratch.file("n.img", 1 << 20);
     assert!(refused(&["shrink", &nothing]).contains("neither a partition table"));
 }

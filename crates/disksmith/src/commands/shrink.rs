@@ -1,6 +1,6 @@
 //! `shrink`: take room from a disk, down to what its files need.
 
-use disksmith_disk::Context;
+use disksmith_disk::{Context, Error, Kind};
 use disksmith_formats::OpenMode;
 use disksmith_open::{Locking, open_disk};
 use disksmith_operations::shrink::{ShrinkPlan, ShrinkRequest};
@@ -61,6 +61,11 @@ impl Verb for Shrink {
         let opened = open_disk(&address, &settings)?;
         let disk = opened.whole_disk();
         let attempt = || format!("Could not shrink '{}'", self.image);
+        if opened.node.file.as_ref().is_some_and(|file| file.is_block_device()) {
+            let why = Error::new(Kind::Unsupported, "it is a device, which has the size that it has");
+            let hint = "Copy it to an image, which can be shrunk: disksmith clone DEVICE IMAGE.";
+            return Err(why.with_hint(hint).context(attempt()).into());
+        }
         let size = match self.size.as_deref() {
             None => None,
             Some(text) => Some(size_of(text, disk.size())?),
