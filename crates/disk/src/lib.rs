@@ -13,6 +13,7 @@ mod error;
 mod extent;
 mod flush;
 mod memory;
+pub mod names;
 mod size;
 mod slice;
 mod zero;

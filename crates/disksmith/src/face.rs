@@ -1,8 +1,9 @@
 //! What differs between the program's faces: its name, how it words errors and warnings.
 
+use std::borrow::Cow;
 use std::io::Write;
 
-use disksmith_disk::{Error, Kind};
+use disksmith_disk::{Error, Kind, names};
 
 /// The status of success.
 pub(crate) const DONE: u8 = 0;
@@ -72,6 +73,13 @@ pub(crate) fn usage<T>(text: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Usage(text.into()))
 }
 
+/// What the user typed cannot be read.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn senseless(error: Error) -> Failure {
+    let hint = error.hint().iter().map(|hint| format!("\n{hint}")).collect::<String>();
+    Failure::Usage(format!("{error}{hint}"))
+}
+
 /// A failure of the operation itself, in these words.
 pub(crate) fn refuse<T>(text: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Error(Error::new(Kind::InvalidInput, text)))
@@ -92,11 +100,22 @@ impl Face {
     /// it would a C program.
     pub(crate) fn print(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if let Err(error) = out.write_all(&names::to_bytes(text)).and_then(|()| out.flush()) {
             drop(out);
-            crate::signals::remove_unfinished();
-            std::process::exit(i32::from(FAILED));
+            self.end_unread(&error);
         }
+    }
+
+    /// Ends the program, whose results cannot be written. That the reader went away is his choice;
+    /// everything else is told.
+    pub(crate) fn end_unread(&self, error: &std::io::Error) -> ! {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            let cause = Error::from(std::io::Error::from(error.kind()));
+            let cause = error.raw_os_error().map_or(cause, Error::from_errno);
+            self.complain(&format!("Could not write to stdout: {cause}"));
+        }
+        crate::signals::remove_unfinished();
+        std::process::exit(i32::from(FAILED));
     }
 
     /// Writes results line by line, for text that an image can make long.
@@ -106,7 +125,16 @@ impl Face {
 
     /// Writes to stderr without a prefix.
     pub(crate) fn note(&self, text: &str) {
+        let bytes = match self.drop_in {
+            true => names::to_bytes(text),
+            false => Cow::Owned(harmless(text).into_bytes()),
+        };
         // Nobody is left to tell when stderr is gone.
+        let _ = std::io::stderr().lock().write_all(&bytes);
+    }
+
+    /// Draws on the terminal at stderr: what moves the cursor is meant to.
+    pub(crate) fn draw(&self, text: &str) {
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 
@@ -123,13 +151,29 @@ impl Face {
     /// Shows an error and the hint that belongs to it.
     pub(crate) fn report(&self, error: &Error) {
         // qemu-img repeats itself, and so does the drop-in.
-        self.complain(&if self.drop_in { error.to_string() } else { error.told_once() });
+        let told = if self.drop_in { error.to_string() } else { error.told_once() };
+        // Other programs end what they say with a line's end.
+        self.complain(told.trim_end());
         for line in error.hint().iter().flat_map(|hint| hint.lines()) {
             if !self.drop_in || is_qemu_hint(line) {
                 self.note(&format!("{line}\n"));
             }
         }
     }
+}
+
+/// Messages name files, in images too, and may end on a terminal: what could drive it is escaped,
+/// and so are bytes that are no UTF-8.
+fn harmless(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match names::carried(letter) {
+            Some(byte) => safe.push_str(&format!("\\x{byte:02x}")),
+            None if letter.is_control() && letter != '\n' => safe.extend(letter.escape_default()),
+            None => safe.push(letter),
+        }
+    }
+    safe
 }
 
 /// The advice that qemu-img gives too. Ours goes further; in the drop-in it would only be in

@@ -73,7 +73,9 @@ fn is_made_by_nobody(name: &str) -> bool {
 }
 
 fn unknown_format(name: &str) -> Error {
-    invalid(format!("Unknown file format '{name}'"))
+    invalid(format!("Unknown file format '{name}'")).with_hint(
+        "Images can be made in the formats raw and qcow2; say which, whatever the name ends in.",
+    )
 }
 
 /// Whether an image may say this of its backing file's format: the formats, and QEMU's names for
@@ -82,7 +84,8 @@ pub(crate) fn names_format(name: &str) -> bool {
     driver(name).is_some() || ["file", "host_device", "host_cdrom", "nbd"].contains(&name)
 }
 
-/// The format that a file name suggests.
+/// The format that a file name suggests. It may be one that is not made here: to make a raw disk
+/// under such a name would deceive who opens it.
 pub(crate) fn format_of_name(name: &str) -> Option<&'static str> {
     let suffix = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();
     let format = match suffix.as_str() {
@@ -96,7 +99,7 @@ pub(crate) fn format_of_name(name: &str) -> Option<&'static str> {
         "raw" | "img" | "iso" | "bin" => "raw",
         _ => return None,
     };
-    driver(format).map(|driver| driver.name)
+    Some(driver(format).map_or(format, |driver| driver.name))
 }
 
 /// Joins the lists of several `-o`. A list must not begin or end with a comma, so that joined

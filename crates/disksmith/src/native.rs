@@ -2,6 +2,7 @@
 
 use clap::Command;
 use clap::error::ErrorKind;
+use disksmith_disk::names;
 
 use crate::commands::{Entry, VERBS};
 use crate::face::{DONE, Face, Failure};
@@ -30,8 +31,28 @@ fn command_of(verbs: &[Entry]) -> Command {
         .subcommands(verbs.iter().map(|verb| (verb.command)()))
 }
 
+/// The verbs that take names which are no UTF-8; those of the files of an image above all. The
+/// others would give the text that carries them (see `disksmith_disk::names`) to somebody who takes
+/// it for a name.
+const ANY_NAMES: &[&str] = &[
+    "cat", "check", "chmod", "chown", "compare", "cp", "df", "du", "find", "info", "ln", "ls",
+    "map", "mkdir", "mv", "rm", "stat",
+];
+
+/// Why a verb refuses its arguments, if one of them is no UTF-8.
+pub(crate) fn not_utf8(arguments: &[String]) -> Option<String> {
+    let (verb, rest) = arguments.split_first()?;
+    let odd = rest.iter().find(|word| names::carries_bytes(word))?;
+    let taken = ANY_NAMES.contains(&verb.as_str());
+    (!taken).then(|| format!("'{odd}' is not UTF-8, and {verb} takes no such names"))
+}
+
 /// Parses and runs. Answers the exit status.
 pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
+    if let Some(text) = not_utf8(arguments) {
+        face.complain(&text);
+        return USAGE;
+    }
     let arguments = tests_of_find(progress_joined(arguments));
     let named = VERBS.iter().position(|verb| arguments.first().is_some_and(|a| a == verb.name));
     let verbs = named.map_or(VERBS, |index| &VERBS[index..=index]);
@@ -80,7 +101,11 @@ fn tests_of_find(mut arguments: Vec<String>) -> Vec<String> {
         ("-perm", "--perm"),
         ("-uid", "--uid"),
         ("-gid", "--gid"),
+        ("-iname", "--iname"),
+        ("-empty", "--empty"),
         ("-maxdepth", "--max-depth"),
+        ("-mindepth", "--min-depth"),
+        ("-print", "--print"),
         ("-print0", "--print0"),
     ];
     if arguments.first().is_some_and(|verb| verb == "find") {

@@ -1,8 +1,10 @@
 //! The entry point: which personality was called.
 
-use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+
+use disksmith_disk::names;
 
 use crate::face::Face;
 use crate::{native, qemu_img, signals};
@@ -15,7 +17,8 @@ const KEEP_FROZEN: &str = "--keep-frozen";
 /// Called as `qemu-img` (by a link, or as `disksmith qemu-img …`) it is a drop-in for that
 /// program; else it is `disksmith`.
 pub fn main() -> ExitCode {
-    let mut arguments: Vec<String> = std::env::args_os().map(lossless).collect();
+    let mut arguments: Vec<String> =
+        std::env::args_os().map(|word| names::to_text(word.as_bytes())).collect();
     let name = arguments.first().map(|name| base_name(name)).unwrap_or_default();
     if !arguments.is_empty() {
         arguments.remove(0);
@@ -40,12 +43,6 @@ pub(crate) fn keeper() -> Command {
     let mut command = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()));
     command.arg(KEEP_FROZEN);
     command
-}
-
-/// Names that are no UTF-8 would need byte strings all the way down; they are shown with
-/// replacement characters and will then not be found, which the error says.
-fn lossless(argument: OsString) -> String {
-    argument.into_string().unwrap_or_else(|raw| raw.to_string_lossy().into_owned())
 }
 
 fn base_name(name: &str) -> String {

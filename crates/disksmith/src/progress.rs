@@ -104,7 +104,7 @@ impl Progress {
             Form::Lines => self.face.print(&format!("    ({percent:.2}/100%)\r")),
             Form::Terminal => {
                 let bar = "#".repeat((percent / 2.5) as usize);
-                self.face.note(&format!("\r[{bar:<40}] {percent:5.1} %"));
+                self.face.draw(&format!("\r[{bar:<40}] {percent:5.1} %"));
             }
             Form::Json => self.face.note(&format!(
                 "{{\"done\": {done}, \"total\": {total}, \"percent\": {percent:.2}}}\n"
@@ -117,7 +117,7 @@ impl Progress {
     pub(crate) fn finish(&mut self) {
         match (self.form, std::mem::take(&mut self.any)) {
             (Form::Lines, true) => self.face.print("\n"),
-            (Form::Terminal, true) => self.face.note("\r\x1b[K"),
+            (Form::Terminal, true) => self.face.draw("\r\x1b[K"),
             _ => {}
         }
     }

@@ -51,6 +51,11 @@ impl TreeMount {
     /// mount may all.
     pub fn new(tree: Arc<dyn Tree>, checked: bool) -> Self {
         let root = tree.root();
+        Self::below(tree, root, checked)
+    }
+
+    /// The same of what is below the directory `root` of the tree.
+    pub fn below(tree: Arc<dyn Tree>, root: u64, checked: bool) -> Self {
         Self {
             tree,
             changed: Arc::default(),

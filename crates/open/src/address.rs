@@ -13,7 +13,7 @@
 use std::fmt;
 use std::fs;
 
-use disksmith_disk::Result;
+use disksmith_disk::{Result, names};
 
 use crate::ImageSpec;
 
@@ -71,7 +71,10 @@ impl Address {
     /// What is to be opened.
     pub fn spec(&self) -> Result<ImageSpec> {
         match self.is_path {
-            true => Ok(ImageSpec::from_path(&self.image, &self.image, self.format.as_deref())),
+            true => {
+                let path = names::to_path(&self.image);
+                Ok(ImageSpec::from_path(path, &self.image, self.format.as_deref()))
+            }
             false => ImageSpec::from_name(&self.image, self.format.as_deref()),
         }
     }
@@ -164,7 +167,8 @@ fn existing_end(text: &str) -> Option<usize> {
     let ends: Vec<usize> = ends.map(|(at, _)| at).chain([text.len()]).collect();
     ends.into_iter().rev().find(|end| {
         let name = &text[..*end];
-        !name.is_empty() && fs::metadata(name).is_ok_and(|metadata| !metadata.is_dir())
+        !name.is_empty()
+            && fs::metadata(names::to_path(name)).is_ok_and(|metadata| !metadata.is_dir())
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Disk, Error, Kind, Result};
+use disksmith_disk::{Context, Disk, Error, Kind, Result, names};
 use disksmith_formats::{Driver, Image, OpenMode, OpenRequest, Options, driver};
 use disksmith_host::{FileDisk, FileId, LockSet, OpenOptions, Permission};
 use disksmith_nbd::NbdDisk;
@@ -77,7 +77,8 @@ impl Node {
     pub fn data_name(&self) -> String {
         let path = self.data_file.as_ref().map(|(path, _)| path.as_path()).or(self.path.as_deref());
         match (path, &self.spec.file) {
-            (Some(path), _) => path.to_string_lossy().into_owned(),
+            (Some(_), _) if self.shown == "-" => self.shown.clone(),
+            (Some(path), _) => names::of_path(path),
             (None, FileSpec::Other(spec)) => storage::exact_name(spec).unwrap_or_default(),
             (None, _) => self.shown.clone(),
         }
@@ -89,8 +90,8 @@ impl Node {
         let name = self.image.backing()?.name;
         match Name::parse(&name) {
             Name::Path(path) => {
-                let path = resolve(self.path.as_deref()?, &path.to_string_lossy());
-                Some(path.to_string_lossy().into_owned())
+                let path = resolve(self.path.as_deref()?, &names::of_path(&path));
+                Some(names::of_path(&path))
             }
             _ => Some(name),
         }
@@ -101,7 +102,7 @@ impl Node {
         let backing = self.image.backing().unwrap_or_default();
         let path = self.path.as_deref().unwrap_or(Path::new(""));
         let path = plain_reference(path, &backing.name, "backing file")?;
-        let shown = path.to_string_lossy().into_owned();
+        let shown = names::of_path(&path);
         Ok(ImageSpec::from_path(path, &shown, backing.format.as_deref()))
     }
 }
@@ -125,7 +126,8 @@ pub fn open_file(path: &Path, write: bool, cache: Cache) -> Result<FileDisk> {
         sync: matches!(cache, Cache::WriteThrough | Cache::DirectSync),
         no_flush: cache == Cache::Unsafe,
     };
-    FileDisk::open(path, options).with_context(|| format!("Could not open '{}'", path.display()))
+    FileDisk::open(path, options)
+        .with_context(|| format!("Could not open '{}'", names::of_path(path)))
 }
 
 struct Opener<'a> {
@@ -252,6 +254,7 @@ impl Opener<'_> {
         let mut options = spec.options.clone();
         let secret = match take_key_name(&mut options) {
             Some(id) if mode != OpenMode::Inspect => Some(self.settings.secrets.get(&id)?.clone()),
+            None if mode != OpenMode::Inspect => self.settings.secrets.implied().cloned(),
             _ => None,
         };
         if driver.name == "raw" && probed && mode.writes() {
@@ -319,7 +322,7 @@ impl Opener<'_> {
             ));
         };
         let resolved = self.reference(path, &backing.name, "backing file")?;
-        let shown = resolved.to_string_lossy().into_owned();
+        let shown = names::of_path(&resolved);
         Ok(Some(ImageSpec::from_path(resolved, &shown, backing.format.as_deref())))
     }
 
@@ -352,7 +355,7 @@ fn plain_reference(image: &Path, name: &str, what: &str) -> Result<PathBuf> {
         return Err(Error::new(Kind::LimitExceeded, format!("the name of the {what} is too long")));
     }
     match Name::parse(name) {
-        Name::Path(name) => Ok(resolve(image, &name.to_string_lossy())),
+        Name::Path(name) => Ok(resolve(image, &names::of_path(&name))),
         Name::Json(_) | Name::Protocol(..) => Err(Error::new(
             Kind::Refused,
             format!("the image names its {what} '{name}', which is not a plain path"),

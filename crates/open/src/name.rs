@@ -1,6 +1,10 @@
 //! File names as users give them and as images store them.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use disksmith_disk::names;
 
 /// What a name means.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,7 +26,7 @@ impl Name {
             Some(("file", rest)) => Self::Path(unambiguous(rest)),
             Some(("json", rest)) => Self::Json(rest.to_string()),
             Some((protocol, _)) => Self::Protocol(protocol.to_string(), text.to_string()),
-            None => Self::Path(PathBuf::from(text)),
+            None => Self::Path(names::to_path(text).into_owned()),
         }
     }
 }
@@ -38,15 +42,18 @@ fn unambiguous(path: &str) -> PathBuf {
 /// The path that an image means by `name`: absolute names as they are, relative ones joined to
 /// the directory part of the image that names them, by plain text.
 pub fn resolve(image: &Path, name: &str) -> PathBuf {
-    let name = Path::new(name);
+    let name = names::to_path(name).into_owned();
     if name.is_absolute() {
-        return name.to_path_buf();
+        return name;
     }
     // Plain text, as QEMU joins: "dir/" + name, nothing normalised.
-    let image = image.to_string_lossy();
-    match image.rfind('/') {
-        Some(slash) => PathBuf::from(format!("{}{}", &image[..=slash], name.display())),
-        None => name.to_path_buf(),
+    let image = image.as_os_str().as_bytes();
+    match image.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => {
+            let joined = [&image[..=slash], name.as_os_str().as_bytes()].concat();
+            PathBuf::from(OsString::from_vec(joined))
+        }
+        None => name,
     }
 }
 

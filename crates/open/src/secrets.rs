@@ -15,6 +15,7 @@ const MAX_SECRET: u64 = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     by_id: BTreeMap<String, Secret>,
+    implied: bool,
 }
 
 impl Secrets {
@@ -58,6 +59,17 @@ impl Secrets {
     /// Adds one by itself.
     pub fn insert(&mut self, id: impl Into<String>, secret: Secret) {
         self.by_id.insert(id.into(), secret);
+    }
+
+    /// Lets the only secret be that of an image for which none is named. QEMU wants it named.
+    pub fn imply(&mut self) {
+        self.implied = true;
+    }
+
+    /// The secret of an image for which none is named.
+    pub fn implied(&self) -> Option<&Secret> {
+        let (id, _) = self.by_id.first_key_value().filter(|_| self.by_id.len() == 1)?;
+        self.get(id).ok().filter(|_| self.implied)
     }
 
     /// The secret of that id.

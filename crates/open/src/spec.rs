@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use disksmith_disk::{Error, Kind, Result};
+use disksmith_disk::{Error, Kind, Result, names};
 use disksmith_formats::{Options, driver};
 use serde_json::Value;
 
@@ -125,7 +125,9 @@ impl ImageSpec {
             || self.options.iter().any(|(name, _)| changes_content(name));
         match &self.file {
             _ if more => None,
-            FileSpec::Path(path) => Some(path.to_string_lossy().into_owned()),
+            // Stdin is read by way of a name that means nothing to others.
+            FileSpec::Path(_) if self.shown == "-" => Some(self.shown.clone()),
+            FileSpec::Path(path) => Some(names::of_path(path)),
             FileSpec::Other(spec) => storage::exact_name(spec),
             FileSpec::Image(_) => None,
         }

@@ -23,6 +23,7 @@ use crate::{Observer, Resizable, SizeChange};
 
 /// A disk without a partition table gets a multiple of this many bytes.
 const UNIT: u64 = 1 << 20;
+const CUT_HINT: &str = "Nothing was changed. 'resize --shrink' cuts a disk without looking at it.";
 const LEAST_HINT: &str =
     "Nothing was changed. 'shrink --minimum --dry-run' tells how small it can be.";
 
@@ -106,7 +107,7 @@ impl ShrinkPlan {
     pub fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
         lines.extend(self.filesystem.as_ref().map(FilesystemChange::describe));
-        lines.extend(self.left.clone().filter(|_| !self.is_empty()));
+        lines.extend(self.left.clone());
         lines.extend(self.table.iter().flat_map(|table| table.lines.iter().cloned()));
         if self.new_size != self.old_size {
             lines.push(format!(
@@ -180,11 +181,18 @@ impl ShrinkPlan {
             ));
         }
         let trial: Arc<dyn Disk> = Arc::new(Trial::new(request.disk.clone(), self.old_size));
-        match self.try_filesystem(&trial, None)? {
+        match self.try_filesystem(request, &trial, None)? {
             Some(length) if self.to == ShrinkTo::Minimum => {
                 self.new_size = whole_units(length, self.old_size);
             }
             Some(_) => {}
+            None if self.left.is_none() => {
+                return Err(Error::new(
+                    Kind::NotFound,
+                    "the disk holds neither a partition table nor a filesystem that was recognised",
+                )
+                .with_hint(CUT_HINT));
+            }
             None if self.to == ShrinkTo::Minimum || self.new_size == self.old_size => {}
             None => return Err(cannot(self.left.take(), None)),
         }
@@ -206,7 +214,7 @@ impl ShrinkPlan {
             self.most = Some(sectors.saturating_mul(sector));
         }
         let trial: Arc<dyn Disk> = Arc::new(Trial::new(request.disk.clone(), self.old_size));
-        let length = self.try_filesystem(&trial, Some(last))?;
+        let length = self.try_filesystem(request, &trial, Some(last))?;
         let fits = self.most.is_none_or(|most| last.length_bytes(table.sector_size) <= most);
         if length.is_none() && !fits {
             return Err(cannot(self.left.take(), Some(number)));
@@ -228,6 +236,7 @@ impl ShrinkPlan {
     /// length then; `None`: it is nothing that could be made smaller.
     fn try_filesystem(
         &mut self,
+        request: &ShrinkRequest,
         trial: &Arc<dyn Disk>,
         partition: Option<&Partition>,
     ) -> Result<Option<u64>> {
@@ -236,7 +245,7 @@ impl ShrinkPlan {
         let content = probe(&part)?;
         let known = content.as_ref().and_then(|c| Some((FilesystemKind::of_content(c)?, c)));
         let Some((kind, content)) = known else {
-            self.left = Some(kept(content.as_ref(), number));
+            self.left = kept(content.as_ref(), number);
             return Ok(None);
         };
         let (old_size, new_size) = match kind.shrink(part.clone(), content, self.most) {
@@ -248,8 +257,14 @@ impl ShrinkPlan {
                 (old, self.most.map_or_else(|| kind.minimum(part), Ok)?.min(old))
             }
             Err(error) => {
-                let error = error.context(format!("The {} cannot be made smaller", content.kind));
-                return Err(error.with_hint(LEAST_HINT));
+                let least = part_of(&request.disk, number).and_then(|part| kind.minimum(part));
+                let least = least.map_or_else(
+                    |_| String::new(),
+                    |least| format!(" It needs at least {}.", bytes(least)),
+                );
+                return Err(error
+                    .context(format!("The {} cannot be shrunk that far", content.kind))
+                    .with_hint(format!("Nothing was changed.{least}")));
             }
         };
         self.held = Some((kind, content.clone()));
@@ -347,11 +362,19 @@ fn in_the_way(number: u32, size: u64) -> Error {
 }
 
 /// Why what is there keeps its length.
-fn kept(content: Option<&Content>, number: Option<u32>) -> String {
-    let place = number.map_or_else(|| "on the disk".into(), |n| format!("in partition {n}"));
-    match content {
-        Some(content) => format!("{} {place} keeps its length", content.kind),
-        None => format!("nothing that was recognised is {place}: it keeps its length"),
+fn kept(content: Option<&Content>, number: Option<u32>) -> Option<String> {
+    match (content, number) {
+        (Some(content), Some(number)) => Some(format!(
+            "{} in partition {number} cannot be shrunk here: left as it is",
+            content.kind
+        )),
+        (Some(content), None) => {
+            Some(format!("{} on the disk cannot be shrunk here: left as it is", content.kind))
+        }
+        (None, Some(number)) => {
+            Some(format!("nothing that was recognised is in partition {number}: left as it is"))
+        }
+        (None, None) => None,
     }
 }
 
@@ -359,7 +382,7 @@ fn cannot(kept: Option<String>, number: Option<u32>) -> Error {
     let what = kept.unwrap_or_else(|| "nothing here can be made smaller".into());
     let hint = match number {
         Some(_) => "Nothing was changed. 'shrink --minimum' takes what is free behind it.",
-        None => "Nothing was changed. 'resize --shrink' cuts a disk without looking at it.",
+        None => CUT_HINT,
     };
     Error::new(Kind::Unsupported, what).with_hint(hint)
 }

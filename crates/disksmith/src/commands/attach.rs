@@ -130,6 +130,7 @@ impl Attach {
     }
 
     fn make_loop(&self, face: &Face, image: &str) -> Outcome {
+        let json = self.form.is_json()?;
         let number = |what: &str, text: &Option<String>| match text {
             Some(text) => size(face, what, text),
             None => Ok(0),
@@ -162,9 +163,11 @@ impl Attach {
                 (self.loop_on_folder(image, &options)?, partitions)
             }
         };
+        let mut nodes = Vec::new();
         for (number, start, length) in partitions {
-            if let Err(error) = loops::add_partition(&device, number, start, length) {
-                face.report(&error);
+            match loops::add_partition(&device, number, start, length) {
+                Ok(()) => nodes.push(format!("{}p{number}", device.device.display())),
+                Err(error) => face.report(&error),
             }
         }
         if self.auto_clear {
@@ -176,14 +179,20 @@ impl Attach {
             ];
             serving::start(&watch)?;
         }
-        face.print(&format!("{}\n", device.device.display()));
+        let name = device.device.display().to_string();
+        face.print(&match json {
+            true => pretty(&json!({ "device": name, "partitions": nodes })),
+            false => format!("{name}\n"),
+        });
         Ok(DONE)
     }
 
     /// A loop device on the file that our folder of the image shows.
     fn loop_on_folder(&self, image: &str, options: &LoopOptions) -> Result<LoopDevice, Failure> {
         let attempt = || format!("Could not make a folder in {RUNTIME}");
-        std::fs::create_dir_all(RUNTIME).with_context(attempt)?;
+        std::fs::create_dir_all(RUNTIME).with_context(attempt).map_err(|error| {
+            error.with_hint("Loop devices need root; without it, use a FUSE folder: attach IMAGE DIR.")
+        })?;
         let directory = Path::new(RUNTIME).join(format!("loop-{}", std::process::id()));
         std::fs::create_dir(&directory).with_context(attempt)?;
         let mut arguments: Vec<OsString> = vec![Self::NAME.into(), serving::background_flag()];
@@ -212,7 +221,16 @@ impl Attach {
 
     fn tell(&self, face: &Face) -> Outcome {
         let json = self.form.is_json()?;
-        let (mounts, loops) = (mounts(), loops::list());
+        let (mounts, mut loops) = (mounts(), loops::list());
+        // A folder that is only there to carry a loop device is told as that.
+        for device in &mut loops {
+            let folder = folder_of_loop(&device.file);
+            if let Some(below) = mounts.iter().find(|m| Some(&m.directory) == folder.as_ref()) {
+                device.file = below.source.clone().into();
+            }
+        }
+        let mounts: Vec<_> =
+            mounts.into_iter().filter(|mount| !mount.directory.starts_with(RUNTIME)).collect();
         if json {
             let mut all: Vec<Value> = Vec::new();
             for mount in &mounts {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use disksmith_disk::{PageBuffer, Result};
+use disksmith_disk::{Context, PageBuffer, Result};
 use disksmith_filesystems::{FileKind, errors};
 
 use super::Verb;
@@ -61,9 +61,8 @@ pub(crate) fn cat(guest: &Guest, path: &str, out: &mut dyn Write) -> Result<()> 
         if count == 0 {
             break;
         }
-        out.write_all(&buffer[..count])?;
+        out.write_all(&buffer[..count]).context("Could not write to stdout")?;
         at += count as u64;
     }
-    out.flush()?;
-    Ok(())
+    out.flush().context("Could not write to stdout")
 }

@@ -4,7 +4,7 @@ use disksmith_disk::Result;
 use disksmith_filesystems::{Changes, FileKind, acl};
 
 use super::Verb;
-use crate::face::{Face, Outcome};
+use crate::face::{Face, Outcome, senseless};
 use crate::guest::mode::ModeChange;
 use crate::guest::{Access, change_met};
 
@@ -29,7 +29,7 @@ impl Verb for Chmod {
     const ABOUT: &'static str = "Change permissions of files in an image";
 
     fn run(self, face: &Face) -> Outcome {
-        let mode = ModeChange::parse(&self.mode)?;
+        let mode = ModeChange::parse(&self.mode).map_err(senseless)?;
         change_met(face, &self.access, &self.addresses, true, &mut |guest, met| {
             let found = &met.found;
             if found.kind != FileKind::Symlink {

@@ -8,6 +8,7 @@ use crate::guest::{Access, change_met};
 
 /// The arguments of `chown`.
 #[derive(clap::Args, Debug, Default)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Chown {
     #[command(flatten)]
     pub access: Access,
@@ -15,8 +16,11 @@ pub(crate) struct Chown {
     #[arg(short = 'R', long)]
     pub recursive: bool,
     /// Symlinks themselves
-    #[arg(long)]
+    #[arg(short = 'h', long)]
     pub no_dereference: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     /// UID, UID:GID or :GID, as numbers
     #[arg(value_name = "OWNER")]
     pub owner: String,

@@ -46,6 +46,9 @@ pub(crate) struct CloneVerb {
     /// Even if the target holds data, or the source is mounted and cannot be frozen
     #[arg(long)]
     pub force: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Format of the target; told from the suffix of its name when not given
     #[arg(short = 'O', long, value_name = "FMT")]
     pub target_format: Option<String>,
@@ -78,9 +81,12 @@ impl Verb for CloneVerb {
 
     fn run(self, face: &Face) -> Outcome {
         self.form.is_json()?;
-        let source = self.open_source()?;
+        let source = self.open_source(face)?;
         let mut target = Destination::of(&self.to)?;
         refuse_itself(&source, &self.to)?;
+        if self.dry_run {
+            return self.tell_plan(face, &source);
+        }
         let frozen = self.keep_still(face, &source, &mut target)?;
         let result = self.copy(face, &source, &target);
         drop(frozen);
@@ -94,16 +100,14 @@ impl Verb for CloneVerb {
 }
 
 impl CloneVerb {
-    fn open_source(&self) -> Result<OpenedDisk, Failure> {
+    fn open_source(&self, face: &Face) -> Result<OpenedDisk, Failure> {
         let purpose = Purpose { locking: Locking::Still, ..Purpose::new(OpenMode::Read) };
         let settings = self.source.settings(purpose)?;
         let device = std::fs::metadata(&self.from).is_ok_and(|meta| !meta.is_file());
-        let mut address = match self.source.image_opts {
+        let mut address = match self.source.image_opts || self.from == "-" {
             true => {
-                return Ok(OpenedDisk::whole(
-                    disksmith_open::open(&self.source.spec(&self.from)?, &settings)?,
-                    &self.from,
-                ));
+                let spec = self.source.read_spec(face, &self.from)?;
+                return Ok(OpenedDisk::whole(disksmith_open::open(&spec, &settings)?, &self.from));
             }
             false => Address::parse(&self.from).with_format(self.source.format.as_deref()),
         };
@@ -177,6 +181,24 @@ impl CloneVerb {
             let _ = std::fs::remove_file(map);
         }
         self.report(face, &reader, &parts)
+    }
+
+    fn tell_plan(&self, face: &Face, source: &OpenedDisk) -> Outcome {
+        let size = human_size(source.disk.size());
+        let used = if self.used_only { ", without what filesystems say is free," } else { "" };
+        let mut lines = Vec::new();
+        if std::fs::metadata(&self.to).is_ok() {
+            let settings = self.source.settings(Purpose::new(OpenMode::Read))?;
+            let there = open_disk(&Address::parse(&self.to), &settings)?;
+            lines.extend(super::mkfs::loss(&*there.disk, self.force));
+        }
+        let format = self.format();
+        lines.push(format!("copy {size}{used} from '{}' to '{}' ({format})", self.from, self.to));
+        if self.verify {
+            lines.push("read the copy back and compare it".into());
+        }
+        face.print(&format!("{}\n", lines.join("\n")));
+        Ok(DONE)
     }
 
     fn format(&self) -> String {

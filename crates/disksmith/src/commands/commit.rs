@@ -5,11 +5,13 @@ use disksmith_formats::OpenMode;
 use disksmith_host::LockSet;
 use disksmith_open::{ImageSpec, Node, resolve};
 use disksmith_operations::{CommitRequest, commit};
+use serde_json::json;
 
 use super::Verb;
-use super::common::{Purpose, Source};
+use super::common::{Form, Purpose, Source};
 use crate::face::{DONE, Face, Failure, Outcome, refuse};
 use crate::progress::{Telling, Watch};
+use crate::render::json::pretty;
 
 /// The arguments of `commit`.
 #[derive(clap::Args, Debug, Default)]
@@ -30,6 +32,8 @@ pub(crate) struct Commit {
     pub rate: Option<String>,
     #[command(flatten)]
     pub telling: Telling,
+    #[command(flatten)]
+    pub form: Form,
     /// The image
     #[arg(value_name = "IMAGE")]
     pub image: String,
@@ -40,6 +44,7 @@ impl Verb for Commit {
     const ABOUT: &'static str = "Put what an image holds into the image it stands on";
 
     fn run(self, face: &Face) -> Outcome {
+        let json = self.form.is_json()?;
         let rate = self.rate.as_deref();
         let rate = rate.map(|text| crate::numbers::size(face, "rate limit", text)).transpose()?;
         let purpose = Purpose::new(OpenMode::Write).cached(self.cache.as_deref())?;
@@ -62,7 +67,14 @@ impl Verb for Commit {
         result?;
         base.close()?;
         top.close()?;
-        if !self.telling.quiet {
+        if json {
+            let emptied = !(self.drop || self.base.is_some());
+            face.print(&pretty(&json!({
+                "filename": self.image,
+                "base": base.filename(),
+                "emptied": emptied,
+            })));
+        } else if !self.telling.quiet {
             face.print("Image committed.\n");
         }
         Ok(DONE)

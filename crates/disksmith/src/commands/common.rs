@@ -1,5 +1,10 @@
 //! Arguments that many verbs share, and what follows from them: opening images.
 
+use std::fs::File;
+use std::os::fd::{AsFd, IntoRawFd};
+use std::path::{Path, PathBuf};
+
+use disksmith_disk::Context;
 use disksmith_formats::OpenMode;
 use disksmith_open::{Address, Cache, ImageSpec, Locking, Node, Secrets, Settings, Trust};
 
@@ -27,6 +32,9 @@ pub(crate) struct Keys {
     /// Key material: secret,id=NAME,data=TEXT (or file=PATH)
     #[arg(long = "object", value_name = "OBJDEF")]
     pub objects: Vec<String>,
+    /// The only key is that of the image, though nobody says so; not in the drop-in.
+    #[arg(skip = true)]
+    pub implied: bool,
 }
 
 impl Keys {
@@ -35,6 +43,9 @@ impl Keys {
         let mut secrets = Secrets::default();
         for object in &self.objects {
             secrets.add(object)?;
+        }
+        if self.implied {
+            secrets.imply();
         }
         Ok(secrets)
     }
@@ -61,6 +72,18 @@ impl Form {
             Some(other) => usage(format!("--output expects 'human' or 'json' not '{other}'")),
         }
     }
+}
+
+/// Stdin as a file that can be read anywhere: itself where it is one, else what comes through it, in
+/// a temporary file without a name.
+fn stdin_as_file() -> disksmith_disk::Result<PathBuf> {
+    let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let file = match stdin.metadata()?.is_file() {
+        true => stdin,
+        false => super::mkfs::keep(&mut std::io::stdin().lock())?,
+    };
+    // It stays open as long as the program runs: its name leads through the descriptor.
+    Ok(format!("/proc/self/fd/{}", file.into_raw_fd()).into())
 }
 
 /// What an image is opened for.
@@ -113,6 +136,15 @@ impl Source {
             .map_err(|error| error.context(format!("Could not open '{name}'")))?)
     }
 
+    /// What the operand `name` means where it is only read: `-` is stdin, unless a file is called so.
+    pub(crate) fn read_spec(&self, face: &Face, name: &str) -> Result<ImageSpec, Failure> {
+        if name != "-" || face.drop_in || self.image_opts || Path::new(name).exists() {
+            return self.spec(name);
+        }
+        let path = stdin_as_file().context("Could not read from stdin")?;
+        Ok(ImageSpec::from_path(path, name, self.format.as_deref()))
+    }
+
     /// The settings for a purpose.
     pub(crate) fn settings(&self, purpose: Purpose) -> Result<Settings, Failure> {
         Ok(Settings {
@@ -139,7 +171,10 @@ impl Source {
                 return Ok(opened.into_node());
             }
         }
-        let spec = self.spec(name)?;
+        let spec = match purpose.mode {
+            OpenMode::Write => self.spec(name)?,
+            _ => self.read_spec(face, name)?,
+        };
         let node = disksmith_open::open(&spec, &self.settings(purpose)?)?;
         for finding in node.chain().flat_map(|node| node.image.mended_on_opening()) {
             face.note(&format!("{}\n", finding.text));
@@ -155,7 +190,7 @@ pub(crate) fn warn_if_guessed_raw(face: &Face, node: &Node, mode: OpenMode) {
     if !(node.probed && mode.writes() && node.image.format() == "raw") {
         return;
     }
-    let name = node.path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
+    let name = node.path.as_deref().map(disksmith_disk::names::of_path).unwrap_or_default();
     match face.drop_in {
         true => face.note(&format!(
             "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         \

@@ -1,9 +1,11 @@
 //! `cp`: copies between host and image, or image and image.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use disksmith_disk::{Context, Error, Kind, PageBuffer};
+use disksmith_disk::{Context, Error, Kind, PageBuffer, names};
 use disksmith_filesystems::{
     Attributes, Changes, Device, FileKind, Filesystem, NewFile, errno, errors,
 };
@@ -13,9 +15,10 @@ use super::Verb;
 use super::cat::cat;
 use super::chown::parse_owner;
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, usage};
-use crate::guest::copy::{Copier, Rules};
+use crate::guest::copy::{Copier, Listener, Rules};
 use crate::guest::host::HostTree;
 use crate::guest::{Access, Guests, path_of, show, split};
+use crate::signals;
 
 /// `ENOENT`.
 const NO_ENTRY: i32 = 2;
@@ -31,11 +34,23 @@ pub(crate) struct Cp {
     /// Directories with all that is in them
     #[arg(short, long, visible_short_alias = 'R')]
     pub recursive: bool,
+    /// Keep owner, mode, times and attributes
+    #[arg(short, long)]
+    pub preserve: bool,
+    /// Copy symlinks as such, also those that are named
+    #[arg(short = 'P', long, visible_short_alias = 'd')]
+    pub no_dereference: bool,
     /// What is there stays
     #[arg(short, long)]
     pub no_clobber: bool,
+    /// Taken for the sake of habit: what is in the way is replaced anyhow
+    #[arg(short, long, hide = true)]
+    pub force: bool,
+    /// Name each file that is copied
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Who owns what is new in an image, by number; without it root
-    #[arg(long, value_name = "UID:GID", conflicts_with = "archive")]
+    #[arg(long, value_name = "UID:GID", conflicts_with_all = ["archive", "preserve"])]
     pub owner: Option<String>,
     /// Sources, then the target: IMAGE:PART:PATH, a path of this machine, or - for stdin, stdout
     #[arg(value_name = "PATH|ADDRESS", required = true, num_args = 2..)]
@@ -85,8 +100,9 @@ impl Cp {
             return Operand::Stream;
         }
         let address = self.access.address(text);
-        match address.is_plain() || (Path::new(text).exists() && !text.contains("://")) {
-            true => Operand::Host(text.into()),
+        let path = names::to_path(text);
+        match address.is_plain() || (path.exists() && !text.contains("://")) {
+            true => Operand::Host(path.into_owned()),
             false => Operand::Guest(address),
         }
     }
@@ -100,7 +116,7 @@ impl Cp {
         rustix::process::umask(umask);
         Ok(Rules {
             recursive: self.recursive || self.archive,
-            archive: self.archive,
+            archive: self.archive || self.preserve,
             no_clobber: self.no_clobber,
             owner: (uid.unwrap_or(0), gid.unwrap_or(0)),
             // The host's habits are no business of a guest's files.
@@ -121,6 +137,7 @@ impl Cp {
             Operand::Host(_) | Operand::Stream => None,
         };
         let mut status = DONE;
+        let mut made = HashSet::new();
         for source in sources {
             let from = match source {
                 Operand::Guest(address) => Some(guests.open(address)?),
@@ -132,29 +149,46 @@ impl Cp {
                         .map_err(Failure::from)
                 }
                 (Operand::Stream, _, Operand::Guest(address), Some(into)) => {
-                    self.fill_from_stdin(&*guests.get(into).tree, path_of(address))
+                    let mut stdin = std::io::stdin().lock();
+                    self.fill(&*guests.get(into).tree, address, &mut stdin, None)
+                }
+                (Operand::Host(path), _, Operand::Guest(address), Some(into))
+                    if self.is_stream(path) =>
+                {
+                    self.fill_from(&*guests.get(into).tree, address, path)
                 }
                 (Operand::Guest(from_address), Some(from), Operand::Guest(to), Some(into)) => {
                     let (source, into_guest) = (guests.get(from), guests.get(into));
                     let path = path_of(from_address);
-                    let found = source.find(path, !self.archive && !self.recursive)?;
-                    let target = guest_target(&*into_guest.tree, path_of(to), several)?;
+                    let found = source.find(path, self.follows())?;
+                    let folder = found.kind == FileKind::Directory;
+                    let target = guest_target(&*into_guest.tree, to, several, folder)?;
                     let trees = (&*source.tree, &*into_guest.tree, from == into);
-                    self.one(face, trees, (&found, split(path).1.as_bytes()), &target, true)
+                    let name = names::to_bytes(split(path).1);
+                    let teller = Teller::new(self, face);
+                    self.one(teller, trees, (&found, &name), &target, &mut made)
                 }
                 (Operand::Guest(address), Some(from), Operand::Host(to), _) => {
                     let source = guests.get(from);
                     let path = path_of(address);
-                    let found = source.find(path, !self.archive && !self.recursive)?;
-                    let name = split(path).1.as_bytes();
-                    let (tree, target) = host_target(to, several, name.is_empty())?;
-                    self.one(face, (&*source.tree, &tree, false), (&found, name), &target, false)
+                    let found = source.find(path, self.follows())?;
+                    let name = names::to_bytes(split(path).1);
+                    let folder = found.kind == FileKind::Directory;
+                    let (tree, target) = host_target(to, several, folder, name.is_empty())?;
+                    let folder = if target.name.is_some() { folder_of(to) } else { to };
+                    let teller = Teller { folder: Some(folder), ..Teller::new(self, face) };
+                    let mut made = HashSet::new();
+                    let trees = (&*source.tree, &tree as &dyn Filesystem, false);
+                    self.one(teller, trees, (&found, &name), &target, &mut made)
                 }
                 (Operand::Host(path), _, Operand::Guest(to), Some(into)) => {
                     let guest = guests.get(into);
                     let (tree, found, name) = self.host_source(path)?;
-                    let target = guest_target(&*guest.tree, path_of(to), several)?;
-                    self.one(face, (&tree, &*guest.tree, false), (&found, &name), &target, true)
+                    let folder = found.kind == FileKind::Directory;
+                    let target = guest_target(&*guest.tree, to, several, folder)?;
+                    let trees = (&tree as &dyn Filesystem, &*guest.tree, false);
+                    let teller = Teller::new(self, face);
+                    self.one(teller, trees, (&found, &name), &target, &mut made)
                 }
                 _ => usage("one of source and target must lie in an image (IMAGE:PART:PATH)"),
             };
@@ -173,26 +207,22 @@ impl Cp {
 
     fn one(
         &self,
-        face: &Face,
+        mut teller: Teller<'_>,
         (from, to, same): (&dyn Filesystem, &dyn Filesystem, bool),
         (source, name): (&Attributes, &[u8]),
         target: &Target,
-        to_image: bool,
+        made: &mut HashSet<u64>,
     ) -> Result<(), Failure> {
-        let mut failed = false;
-        let mut fail = |path: &[u8], error: Error| {
-            face.report(&error.context(show::name(path)));
-            failed = true;
-        };
-        let mut copier = Copier::new(from, to, same, self.rules(to_image)?, &mut fail);
+        let rules = self.rules(teller.folder.is_none())?;
+        let mut copier = Copier::new(from, to, same, rules, made, &mut teller);
         match (&target.name, name) {
             (Some(name), _) => copier.copy(source, target.directory, name),
             // The root of a filesystem has no name: what is in it is copied.
             (None, b"") => copier.copy_content(source, target.directory),
             (None, name) => copier.copy(source, target.directory, name),
         }
-        .with_context(|| show::name(name))?;
-        match failed {
+        .with_context(|| format!("'{}'", show::name(name)))?;
+        match teller.failed {
             true => Err(Failure::Status(FAILED)),
             false => Ok(()),
         }
@@ -202,9 +232,9 @@ impl Cp {
     fn host_source(&self, path: &Path) -> Result<(HostTree, Attributes, Vec<u8>), Failure> {
         use std::os::unix::ffi::OsStrExt;
         let attempt = || format!("'{}'", path.display());
-        let followed = match self.archive || self.recursive {
-            true => path.to_path_buf(),
-            false => std::fs::canonicalize(path).with_context(attempt)?,
+        let followed = match self.follows() {
+            false => path.to_path_buf(),
+            true => std::fs::canonicalize(path).with_context(attempt)?,
         };
         // `dir/.` and `..` have no name of their own: what is in them is meant.
         let text = followed.as_os_str().as_bytes();
@@ -221,9 +251,35 @@ impl Cp {
         Ok((tree, found, name))
     }
 
-    fn fill_from_stdin(&self, tree: &dyn Filesystem, path: &str) -> Result<(), Failure> {
-        let target = guest_target(tree, path, false)?;
-        let Some(name) = target.name else {
+    /// Whether a symlink that is named means what it leads to.
+    fn follows(&self) -> bool {
+        !self.archive && !self.recursive && !self.no_dereference
+    }
+
+    /// Whether it is the content of a pipe or device that is meant, as of `<(command)`.
+    fn is_stream(&self, path: &Path) -> bool {
+        let plain = |kind: std::fs::FileType| kind.is_file() || kind.is_dir();
+        self.follows() && std::fs::metadata(path).is_ok_and(|found| !plain(found.file_type()))
+    }
+
+    fn fill_from(&self, tree: &dyn Filesystem, to: &Address, path: &Path) -> Result<(), Failure> {
+        use std::os::unix::ffi::OsStrExt;
+        let attempt = || format!("Could not open '{}'", path.display());
+        let mut input = File::open(path).with_context(attempt)?;
+        self.fill(tree, to, &mut input, path.file_name().map(OsStrExt::as_bytes))
+    }
+
+    /// Writes what can only be read from front to end. `called`: its name in a directory.
+    fn fill(
+        &self,
+        tree: &dyn Filesystem,
+        to: &Address,
+        input: &mut dyn Read,
+        called: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let path = format!("'{to}'");
+        let target = guest_target(tree, to, false, false)?;
+        let Some(name) = target.name.or_else(|| called.map(<[u8]>::to_vec)) else {
             return Err(errors::is_a_directory().context(path).into());
         };
         let rules = self.rules(true)?;
@@ -246,13 +302,16 @@ impl Cp {
             Err(error) => return Err(error.into()),
         };
         let mut buffer = PageBuffer::zeroed(1 << 20);
-        let (mut input, mut at) = (std::io::stdin().lock(), 0);
+        let mut at = 0;
         loop {
-            let count = input.read(&mut buffer).context("Could not read stdin")?;
+            let count = match input.read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read.with_context(|| format!("Could not read what is to be {path}"))?,
+            };
             if count == 0 {
                 return Ok(());
             }
-            tree.write(inode, at, &buffer[..count]).with_context(|| path.to_string())?;
+            tree.write(inode, at, &buffer[..count]).with_context(|| path.clone())?;
             at += count as u64;
         }
     }
@@ -262,31 +321,97 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// An existing directory is copied into; else the name is new.
-fn guest_target(tree: &dyn Filesystem, path: &str, several: bool) -> Result<Target, Failure> {
-    let resolve = |path: &str| disksmith_filesystems::resolve(tree, path.as_bytes(), true);
+/// Tells the user how a copying goes.
+struct Teller<'a> {
+    face: &'a Face,
+    /// Where the copies go on the host: what is not whole when the program is stopped is removed.
+    folder: Option<&'a Path>,
+    verbose: bool,
+    failed: bool,
+}
+
+impl<'a> Teller<'a> {
+    fn new(verb: &Cp, face: &'a Face) -> Self {
+        Self { face, folder: None, verbose: verb.verbose, failed: false }
+    }
+}
+
+impl Teller<'_> {
+    fn place(&self, path: &[u8]) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStrExt;
+        Some(self.folder?.join(std::ffi::OsStr::from_bytes(path)))
+    }
+}
+
+impl Listener for Teller<'_> {
+    fn fills(&mut self, path: &[u8]) {
+        if let Some(place) = self.place(path) {
+            signals::unfinished(&place);
+        }
+    }
+
+    fn whole(&mut self, path: &[u8]) {
+        if let Some(place) = self.place(path) {
+            signals::finished(&place);
+        }
+    }
+
+    fn begins(&mut self, path: &[u8]) {
+        if self.verbose && !path.is_empty() {
+            self.face.print(&format!("{}\n", show::name(path)));
+        }
+    }
+
+    fn fails(&mut self, path: &[u8], error: Error) {
+        self.face.report(&error.context(format!("'{}'", show::name(path))));
+        self.failed = true;
+    }
+}
+
+/// An existing directory is copied into; else the name is new. `folder`: what is copied is one, so
+/// that a slash behind the new name is fine.
+fn guest_target(
+    tree: &dyn Filesystem,
+    to: &Address,
+    several: bool,
+    folder: bool,
+) -> Result<Target, Failure> {
+    let path = path_of(to);
+    let resolve =
+        |path: &str| disksmith_filesystems::resolve(tree, &names::to_bytes(path), true);
     match resolve(path) {
         Ok(there) if there.kind == FileKind::Directory => {
             return Ok(Target { directory: there.inode, name: None });
         }
         Ok(_) if several || path.ends_with('/') => {
-            return Err(errors::not_a_directory().context(path).into());
+            return Err(errors::not_a_directory().context(format!("'{to}'")).into());
         }
-        Err(error) if several || errno(&error) != NO_ENTRY => return Err(error.context(path).into()),
+        Err(error) if several || errno(&error) != NO_ENTRY || (path.ends_with('/') && !folder) => {
+            return Err(error.context(format!("'{to}'")).into());
+        }
         _ => {}
     }
-    let (folder, name) = split(path);
-    let parent = resolve(folder).with_context(|| folder.to_string())?;
+    let (above, name) = split(path);
+    let parent = resolve(above).with_context(|| format!("'{to}'"))?;
     if parent.kind != FileKind::Directory {
-        return Err(errors::not_a_directory().context(folder).into());
+        return Err(errors::not_a_directory().context(format!("'{to}'")).into());
     }
-    Ok(Target { directory: parent.inode, name: Some(name.as_bytes().to_vec()) })
+    Ok(Target { directory: parent.inode, name: Some(names::to_bytes(name).into_owned()) })
 }
 
 /// The same on the host. `content`: what has no name is copied, so the directory is made.
-fn host_target(path: &Path, several: bool, content: bool) -> Result<(HostTree, Target), Failure> {
+fn host_target(
+    path: &Path,
+    several: bool,
+    folder: bool,
+    content: bool,
+) -> Result<(HostTree, Target), Failure> {
     use std::os::unix::ffi::OsStrExt;
     let attempt = || format!("'{}'", path.display());
+    if !folder && path.as_os_str().as_bytes().ends_with(b"/") && !path.is_dir() {
+        let error = if path.exists() { errors::not_a_directory() } else { errors::not_found() };
+        return Err(error.context(attempt()).into());
+    }
     if content && !path.exists() {
         std::fs::create_dir(path).with_context(attempt)?;
     }

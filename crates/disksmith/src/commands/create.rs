@@ -2,11 +2,13 @@
 
 use disksmith_disk::{Disk, Error, Kind};
 use disksmith_formats::{Backing, Options};
+use serde_json::json;
 
 use super::Verb;
-use super::common::Keys;
+use super::common::{Form, Keys};
 use crate::face::{DONE, Face, Failure, Outcome, refuse, usage};
 use crate::making::{Plan, creatable, format_of_name, join_lists, names_format, wants_help};
+use crate::render::json::pretty;
 use crate::render::options;
 
 /// The arguments of `create`.
@@ -30,6 +32,8 @@ pub(crate) struct Create {
     /// Do not tell what is made
     #[arg(short, long)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub form: Form,
     #[command(flatten)]
     pub keys: Keys,
     /// The image to make
@@ -153,13 +157,26 @@ impl Create {
         {
             return refuse(format!("Unknown backing file format '{format}'"));
         }
-        if !self.quiet {
+        let json = self.form.is_json()?;
+        if !self.quiet && !json {
             let mut list = options::create_options(plan.driver);
             list.extend_from_slice(options::PROTOCOL);
             let values = options::values(&list, &plan.options)?;
             face.print(&format!("Formatting '{}', fmt={}{values}\n", plan.name, plan.driver.name));
         }
         plan.make(face, &self.keys.secrets()?)?.keep()?;
+        if json {
+            let mut made = json!({
+                "virtual-size": plan.options.size("size")?,
+                "filename": plan.name,
+                "format": plan.driver.name,
+            });
+            if let Some(backing) = plan.backing() {
+                made["backing-filename"] = backing.name.into();
+                made["backing-filename-format"] = backing.format.into();
+            }
+            face.print(&pretty(&made));
+        }
         Ok(DONE)
     }
 }

@@ -22,6 +22,12 @@ pub(crate) struct Df {
     /// Sizes as 1.5K, 20M
     #[arg(short = 'h', long, alias = "human-readable")]
     pub human: bool,
+    /// In units of 1 KiB and with types, which is the rule
+    #[arg(short = 'k', hide = true)]
+    pub kibibytes: bool,
+    /// The same
+    #[arg(short = 'T', long, hide = true)]
+    pub print_type: bool,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,

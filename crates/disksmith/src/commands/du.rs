@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
+use disksmith_disk::names;
 use disksmith_filesystems::{Attributes, FileKind};
 use serde_json::json;
 
@@ -22,12 +23,18 @@ pub(crate) struct Du {
     /// Only the sum of each address
     #[arg(short, long)]
     pub summarize: bool,
+    /// Only down to this depth
+    #[arg(short = 'd', long, value_name = "N", conflicts_with = "summarize")]
+    pub max_depth: Option<usize>,
     /// Files too, not only directories
     #[arg(short, long)]
     pub all: bool,
     /// Sizes as 1.5K, 20M
     #[arg(short = 'h', long, alias = "human-readable")]
     pub human: bool,
+    /// In units of 1 KiB, which is the rule
+    #[arg(short = 'k', hide = true)]
+    pub kibibytes: bool,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
@@ -48,10 +55,11 @@ impl Verb for Du {
     fn run(self, face: &Face) -> Outcome {
         look(face, &self.access, &self.form, &self.addresses, &mut |looking, guest, begin| {
             let start = guest.find(begin, false)?;
+            let begin = names::to_bytes(begin);
             let looking = RefCell::new(looking);
             let sums = RefCell::new(Sums {
                 verb: &self,
-                begin: begin.as_bytes(),
+                begin: &begin,
                 levels: Vec::new(),
                 seen: HashSet::new(),
             });
@@ -100,7 +108,7 @@ impl Sums<'_> {
         if let Some(level) = self.levels.last_mut() {
             level.sum = level.sum.saturating_add(size);
         }
-        if (self.verb.all && !self.verb.summarize) || met.depth == 0 {
+        if (self.verb.all && self.verb.shows(met.depth)) || met.depth == 0 {
             self.tell(met.path, size, looking);
         }
     }
@@ -108,7 +116,7 @@ impl Sums<'_> {
     /// Tells of the directories from this depth on, and adds them to the one above.
     fn close(&mut self, depth: usize, looking: &mut Looking<'_>) {
         while let Some(level) = self.levels.pop_if(|level| level.depth >= depth) {
-            if !self.verb.summarize || level.depth == 0 {
+            if self.verb.shows(level.depth) || level.depth == 0 {
                 self.tell(&level.path, level.sum, looking);
             }
             if let Some(above) = self.levels.last_mut() {
@@ -128,6 +136,10 @@ impl Sums<'_> {
 }
 
 impl Du {
+    fn shows(&self, depth: usize) -> bool {
+        !self.summarize && self.max_depth.is_none_or(|most| depth <= most)
+    }
+
     /// In bytes.
     fn measure(&self, found: &Attributes) -> u64 {
         if self.bytes { found.size } else { found.blocks.saturating_mul(512) }

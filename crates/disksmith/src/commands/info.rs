@@ -80,7 +80,7 @@ impl Info {
             ..Purpose::default()
         };
         let settings = self.source.settings(purpose)?;
-        let mut spec = self.source.spec(&self.image)?;
+        let mut spec = self.source.read_spec(face, &self.image)?;
         let mut seen = Vec::new();
         loop {
             let node = match disksmith_open::open(&spec, &settings) {

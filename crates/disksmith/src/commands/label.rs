@@ -36,6 +36,7 @@ impl Verb for Label {
     const ABOUT: &'static str = "Print or change the label and the UUID of a filesystem";
 
     fn run(self, face: &Face) -> Outcome {
+        let json = self.form.is_json()?;
         let mut address = self.access.address(&self.address);
         if address.path.is_some() {
             return usage("a filesystem is named by IMAGE or IMAGE:PART, not by a path");
@@ -50,7 +51,7 @@ impl Verb for Label {
         }
         let opened = open_disk(&address, &settings)?;
         if !change {
-            return self.show(face, &*opened.disk);
+            return show(face, &*opened.disk, json);
         }
         let attempt = || format!("Could not change the label of '{}'", opened.shown);
         let kind = disksmith_partitions::probe(&*opened.disk)?.map(|content| content.kind);
@@ -90,22 +91,20 @@ impl Verb for Label {
     }
 }
 
-impl Label {
-    fn show(&self, face: &Face, disk: &dyn Disk) -> Outcome {
-        let content = disksmith_partitions::probe(disk)?;
-        face.print(&match self.form.is_json()? {
-            true => pretty(&json!({
-                "type": content.as_ref().map(|content| content.kind),
-                "label": content.as_ref().and_then(|content| content.label.as_deref()),
-                "uuid": content.as_ref().and_then(|content| content.uuid.as_deref()),
-            })),
-            false => {
-                let label = content.and_then(|content| content.label).unwrap_or_default();
-                format!("{}\n", crate::guest::show::name(label.as_bytes()))
-            }
-        });
-        Ok(DONE)
-    }
+fn show(face: &Face, disk: &dyn Disk, json: bool) -> Outcome {
+    let content = disksmith_partitions::probe(disk)?;
+    face.print(&match json {
+        true => pretty(&json!({
+            "type": content.as_ref().map(|content| content.kind),
+            "label": content.as_ref().and_then(|content| content.label.as_deref()),
+            "uuid": content.as_ref().and_then(|content| content.uuid.as_deref()),
+        })),
+        false => {
+            let label = content.and_then(|content| content.label).unwrap_or_default();
+            format!("{}\n", crate::guest::show::name(label.as_bytes()))
+        }
+    });
+    Ok(DONE)
 }
 
 /// Reads a UUID, or makes one up.

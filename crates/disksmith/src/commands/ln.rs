@@ -1,6 +1,6 @@
 //! `ln`: one more name for a file of an image, or a symlink.
 
-use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_disk::{Context, Error, Kind, Result, names};
 use disksmith_filesystems::{FileKind, errno};
 
 use super::Verb;
@@ -69,7 +69,7 @@ impl Ln {
         let (parent, name) = match into {
             Some(folder) => {
                 let last = split(old.unwrap_or(&self.target)).1;
-                (folder.inode, last.as_bytes().to_vec())
+                (folder.inode, names::to_bytes(last).into_owned())
             }
             None => guest.parent(path)?,
         };
@@ -81,7 +81,7 @@ impl Ln {
         }
         match source {
             Some(source) => guest.tree.link(source.inode, parent, &name),
-            None => guest.tree.symlink(parent, &name, self.target.as_bytes(), 0, 0),
+            None => guest.tree.symlink(parent, &name, &names::to_bytes(&self.target), 0, 0),
         }
         .map(drop)
         .with_context(attempt)

@@ -1,6 +1,8 @@
 //! `ls`: the names in a directory of an image.
 
-use disksmith_disk::Result;
+use std::cmp::Reverse;
+
+use disksmith_disk::{Result, names};
 use disksmith_filesystems::{Attributes, FileKind};
 
 use super::Verb;
@@ -22,6 +24,24 @@ pub(crate) struct Ls {
     /// Names that begin with a dot too
     #[arg(short, long)]
     pub all: bool,
+    /// The same: `.` and `..` are never shown
+    #[arg(short = 'A', long, hide = true)]
+    pub almost_all: bool,
+    /// One name a line, which is the rule
+    #[arg(short = '1', hide = true)]
+    pub one: bool,
+    /// In long form with numbers for owners, which are not known by name anyhow
+    #[arg(short = 'n', long, hide = true)]
+    pub numeric_uid_gid: bool,
+    /// The newest first
+    #[arg(short = 't')]
+    pub by_time: bool,
+    /// The largest first
+    #[arg(short = 'S', conflicts_with = "by_time")]
+    pub by_size: bool,
+    /// In reverse order
+    #[arg(short, long)]
+    pub reverse: bool,
     /// Directories below too
     #[arg(short = 'R', long)]
     pub recursive: bool,
@@ -48,7 +68,9 @@ impl Verb for Ls {
     const NAME: &'static str = "ls";
     const ABOUT: &'static str = "List files in an image";
 
-    fn run(self, face: &Face) -> Outcome {
+    fn run(mut self, face: &Face) -> Outcome {
+        self.long |= self.numeric_uid_gid;
+        self.all |= self.almost_all;
         let several = self.addresses.len() > 1;
         look(face, &self.access, &self.form, &self.addresses, &mut |looking, guest, path| {
             Listing { verb: &self, looking }.address(guest, path, several)
@@ -67,11 +89,11 @@ impl Listing<'_, '_> {
         let follow = !self.verb.long || path.ends_with('/');
         let found = guest.find(path, follow)?;
         if found.kind != FileKind::Directory || self.verb.directory {
-            self.lines(guest, &[(path.as_bytes().to_vec(), found)]);
+            self.lines(guest, &[(names::to_bytes(path).into_owned(), found)]);
             return Ok(());
         }
         let titled = several || self.verb.recursive;
-        let mut todo = vec![(path.as_bytes().to_vec(), found)];
+        let mut todo = vec![(names::to_bytes(path).into_owned(), found)];
         let mut first = true;
         while let Some((path, found)) = todo.pop() {
             let files = match self.files(guest, &found) {
@@ -114,7 +136,20 @@ impl Listing<'_, '_> {
                 }
             }
         }
+        self.sort(&mut files);
         Ok(files)
+    }
+
+    /// They come in the order of their names.
+    fn sort(&self, files: &mut [(Vec<u8>, Attributes)]) {
+        if self.verb.by_time {
+            files.sort_by_key(|(_, f)| Reverse((f.modified.seconds, f.modified.nanoseconds)));
+        } else if self.verb.by_size {
+            files.sort_by_key(|(_, found)| Reverse(found.size));
+        }
+        if self.verb.reverse {
+            files.reverse();
+        }
     }
 
     fn lines(&mut self, guest: &Guest, files: &[(Vec<u8>, Attributes)]) {

@@ -4,7 +4,7 @@ use disksmith_disk::{Context, Result};
 use disksmith_filesystems::{Device, FileKind, NewFile, errno};
 
 use super::Verb;
-use crate::face::{Face, Outcome};
+use crate::face::{Face, Outcome, senseless};
 use crate::guest::mode::ModeChange;
 use crate::guest::{Access, Guest, change, split};
 
@@ -34,7 +34,7 @@ impl Verb for Mkdir {
 
     fn run(self, face: &Face) -> Outcome {
         let mode = match &self.mode {
-            Some(text) => ModeChange::parse(text)?.apply(0o755, true),
+            Some(text) => ModeChange::parse(text).map_err(senseless)?.apply(0o755, true),
             None => 0o755,
         };
         change(face, &self.access, &self.addresses, &mut |guest, path| {

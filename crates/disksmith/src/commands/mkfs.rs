@@ -80,6 +80,9 @@ pub(crate) struct Mkfs {
     /// Even over a filesystem or partition table that is there
     #[arg(long)]
     pub force: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// What to make it in: IMAGE, IMAGE:PART
     #[arg(value_name = "ADDRESS")]
     pub address: String,
@@ -100,6 +103,9 @@ impl Verb for Mkfs {
             fill = fill.repeatable()?;
         }
         let (size, options) = self.size(face, options, &fill)?;
+        if self.dry_run {
+            return self.tell_plan(face, &address, size);
+        }
         let new = match size {
             Some(size) if address.is_plain() => self.new_image(face, size)?,
             _ => None,
@@ -135,6 +141,28 @@ impl Mkfs {
             }
             Some(text) => Ok((Some(crate::numbers::size(face, "filesystem size", text)?), options)),
         }
+    }
+
+    fn tell_plan(&self, face: &Face, address: &Address, size: Option<u64>) -> Outcome {
+        let missing = address.is_plain() && Path::new(&self.address).symlink_metadata().is_err();
+        let mut lines = Vec::new();
+        let room = match size.filter(|_| missing) {
+            Some(size) => {
+                lines.push(format!("make the image '{}' of {}", self.address, human_size(size)));
+                size
+            }
+            None => {
+                let opened = open_disk(address, &self.access.settings(false)?)?;
+                lines.extend(loss(&*opened.disk, self.force));
+                size.unwrap_or(opened.disk.size())
+            }
+        };
+        lines.push(format!("make {} of {} in '{}'", self.kind, human_size(room), self.address));
+        if let Some(from) = &self.from {
+            lines.push(format!("fill it from '{from}'"));
+        }
+        face.print(&format!("{}\n", lines.join("\n")));
+        Ok(DONE)
     }
 
     /// Makes the image if it is not there.
@@ -269,10 +297,19 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], Failure> {
 
 /// A stream as a file without a name, which can be read more than once.
 pub(crate) fn keep(stream: &mut dyn Read) -> Result<File, Error> {
-    let attempt = "Could not keep the tar stream in a temporary file";
+    let attempt = "Could not keep the stream in a temporary file";
     let mut file = tempfile::tempfile().context(attempt)?;
     std::io::copy(stream, &mut file).context(attempt)?;
     Ok(file)
+}
+
+/// What a plan says of what is there: it would be lost, or is not touched without force.
+pub(crate) fn loss(disk: &dyn Disk, force: bool) -> Option<String> {
+    let held = refuse_if_used(disk).err()?.told_once();
+    Some(match force {
+        true => format!("lose what is there: {held}"),
+        false => format!("would need --force: {held}"),
+    })
 }
 
 /// What is recognised is not overwritten unasked.

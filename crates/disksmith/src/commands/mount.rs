@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use disksmith_disk::{Context, Result, names};
 use disksmith_export::{MountOptions, Mounted, TREE_KIND, TreeMount};
+use disksmith_filesystems::{FileKind, Filesystem, errors};
 use disksmith_formats::OpenMode;
 use disksmith_open::{Address, Locking, open_disk, open_filesystem};
 
@@ -10,6 +12,7 @@ use super::Verb;
 use super::common::{Keys, Purpose, Source};
 use super::serving::{self, Serving};
 use crate::face::{Face, Failure, Outcome, usage};
+use crate::guest::path_of;
 
 /// Options of mount(8) and ext4(5) that ask for what holds anyhow: reading changes no access
 /// times, content is written before the names and lengths that lead to it, attributes and access
@@ -42,7 +45,7 @@ pub(crate) struct Mount {
     pub read_only: bool,
     #[command(flatten)]
     pub serving: Serving,
-    /// The filesystem: IMAGE, IMAGE:PARTITION
+    /// The filesystem: IMAGE, IMAGE:PARTITION; or a directory of it, IMAGE:PARTITION:PATH
     #[arg(value_name = "ADDRESS")]
     pub address: String,
     /// An existing directory
@@ -83,7 +86,9 @@ impl Verb for Mount {
             threads: 1,
             ..options
         };
-        let mount = TreeMount::new(tree.clone(), options.default_permissions);
+        let root = directory(&*tree, path_of(&address))
+            .with_context(|| format!("Could not mount '{}'", self.address))?;
+        let mount = TreeMount::below(tree.clone(), root, options.default_permissions);
         let mounted = Mounted::new(mount, &self.directory, &options)?;
         let finish = move || {
             tree.close()?;
@@ -93,8 +98,17 @@ impl Verb for Mount {
     }
 }
 
+/// The directory at `path`.
+fn directory(tree: &dyn Filesystem, path: &str) -> Result<u64> {
+    let found = disksmith_filesystems::resolve(tree, &names::to_bytes(path), true)?;
+    match found.kind {
+        FileKind::Directory => Ok(found.inode),
+        _ => Err(errors::not_a_directory()),
+    }
+}
+
 impl Mount {
-    fn mount_options(&self) -> Result<MountOptions, Failure> {
+    fn mount_options(&self) -> std::result::Result<MountOptions, Failure> {
         let mut options = MountOptions {
             source: self.address.clone(),
             read_only: self.read_only,

@@ -1,11 +1,14 @@
 //! `mv`: moves files within a filesystem of an image.
 
-use disksmith_disk::{Context, Error, Kind, Result};
-use disksmith_filesystems::{FileKind, Rename};
+use disksmith_disk::{Context, Error, Kind, Result, names};
+use disksmith_filesystems::{FileKind, Rename, errno};
 
 use super::Verb;
 use crate::face::{DONE, Face, Outcome, usage};
 use crate::guest::{Access, Guest, Guests, path_of, split};
+
+/// `EINVAL`.
+const INVALID: i32 = 22;
 
 /// The arguments of `mv`.
 #[derive(clap::Args, Debug, Default)]
@@ -15,6 +18,9 @@ pub(crate) struct Mv {
     /// What is there stays
     #[arg(short, long)]
     pub no_clobber: bool,
+    /// Taken for the sake of habit: what is there is replaced anyhow
+    #[arg(short, long, hide = true)]
+    pub force: bool,
     /// Let both change places
     #[arg(long, conflicts_with = "no_clobber")]
     pub exchange: bool,
@@ -62,7 +68,7 @@ impl Mv {
         guest.find(from, false)?;
         let into = guest.find(to, true).ok().filter(|there| there.kind == FileKind::Directory);
         let (new_parent, new) = match into {
-            Some(folder) if !self.exchange => (folder.inode, split(from).1.as_bytes().to_vec()),
+            Some(folder) if !self.exchange => (folder.inode, names::to_bytes(split(from).1).into_owned()),
             _ if several || to.ends_with('/') => {
                 return Err(Error::new(Kind::InvalidInput, "the target is no directory")
                     .context(format!("'{}:{to}'", guest.name)));
@@ -77,6 +83,10 @@ impl Mv {
         guest
             .tree
             .rename(old_parent, &old, new_parent, &new, how)
+            .map_err(|error| match errno(&error) {
+                INVALID => error.context("A directory cannot be moved into itself"),
+                _ => error,
+            })
             .with_context(|| format!("Could not move '{from}' to '{to}' in '{}'", guest.name))
     }
 }

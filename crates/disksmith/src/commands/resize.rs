@@ -3,10 +3,12 @@
 use disksmith_disk::{Error, Kind};
 use disksmith_formats::{OpenMode, Preallocation, ResizeRequest};
 use disksmith_open::Locking;
+use serde_json::json;
 
 use super::Verb;
-use super::common::{Purpose, Source};
+use super::common::{Form, Purpose, Source};
 use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse};
+use crate::render::json::pretty;
 
 /// The arguments of `resize`.
 #[derive(clap::Args, Debug, Default)]
@@ -22,6 +24,8 @@ pub(crate) struct Resize {
     /// Do not tell what was done
     #[arg(short, long)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub form: Form,
     /// The image
     #[arg(value_name = "IMAGE")]
     pub image: String,
@@ -42,6 +46,7 @@ impl Verb for Resize {
             Some("full") => Preallocation::Full,
             Some(other) => return refuse(format!("Invalid preallocation mode '{other}'")),
         };
+        let json = self.form.is_json()?;
         let change = Change::parse(face, &self.size)?;
         let purpose = Purpose { locking: Locking::Resize, ..Purpose::new(OpenMode::Write) };
         let node = self.source.open(face, &self.image, purpose)?;
@@ -60,7 +65,9 @@ impl Verb for Resize {
         }
         image.resize(ResizeRequest { size, preallocation })?;
         node.close()?;
-        if !self.quiet {
+        if json {
+            face.print(&pretty(&json!({ "filename": self.image, "old-size": old, "new-size": size })));
+        } else if !self.quiet {
             face.print("Image resized.\n");
         }
         Ok(DONE)

@@ -1,6 +1,6 @@
 //! `shrink`: make a disk smaller, from its last filesystem up.
 
-use disksmith_disk::Context;
+use disksmith_disk::{Context, Error, Kind};
 use disksmith_formats::OpenMode;
 use disksmith_open::{Locking, open_disk};
 use disksmith_operations::shrink::{ShrinkPlan, ShrinkRequest, ShrinkTo};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Verb;
 use super::common::Form;
-use crate::face::{DONE, Face, Outcome, usage};
+use crate::face::{DONE, Face, Outcome, senseless, usage};
 use crate::guest::Access;
 use crate::render::json::pretty;
 
@@ -59,7 +59,7 @@ impl Verb for Shrink {
             Some(size) if size.starts_with('+') => {
                 return usage("shrink takes SIZE or -SIZE; making larger is what 'grow' does");
             }
-            Some(size) => ShrinkTo::Size(SizeChange::parse(size)?),
+            Some(size) => ShrinkTo::Size(SizeChange::parse(size).map_err(senseless)?),
         };
         let mut settings = self.access.settings(!self.dry_run)?;
         settings.mode = if self.dry_run { OpenMode::Read } else { OpenMode::Write };
@@ -68,6 +68,11 @@ impl Verb for Shrink {
         }
         let opened = open_disk(&address, &settings)?;
         let attempt = || format!("Could not shrink '{}'", self.image);
+        if opened.node.file.as_ref().is_some_and(|file| file.is_block_device()) {
+            let why = Error::new(Kind::Unsupported, "it is a device, which has the size that it has");
+            let hint = "Copy it to an image, which can be shrunk: disksmith clone DEVICE IMAGE.";
+            return Err(why.with_hint(hint).context(attempt()).into());
+        }
         let disk = opened.whole_disk();
         let request = ShrinkRequest {
             disk: disk.clone(),

@@ -1,6 +1,6 @@
 //! `stat`: everything about files in an image.
 
-use disksmith_disk::Result;
+use disksmith_disk::{Error, Kind, Result, names};
 use disksmith_filesystems::{Attributes, FileKind};
 use serde_json::{Value, json};
 
@@ -18,6 +18,10 @@ pub(crate) struct Stat {
     /// Of what a symlink points to
     #[arg(short = 'L', long)]
     pub dereference: bool,
+    /// Print this for each, as stat(1) does: %n %s %b %B %f %F %a %A %u %g %h %i %N %t %T, and
+    /// %x %y %z %w or, in seconds, %X %Y %Z %W for the times
+    #[arg(short = 'c', long = "print", value_name = "FORMAT", conflicts_with_all = ["json", "output"])]
+    pub print: Option<String>,
     #[command(flatten)]
     pub form: Form,
     /// Which: IMAGE:PART:PATH
@@ -32,9 +36,10 @@ impl Verb for Stat {
     fn run(self, face: &Face) -> Outcome {
         look(face, &self.access, &self.form, &self.addresses, &mut |looking, guest, path| {
             let found = guest.find(path, self.dereference)?;
-            match looking.json {
-                true => looking.tell(value(guest, path, &found)?),
-                false => face.print(&text_of(guest, path, &found)?),
+            match &self.print {
+                Some(format) => face.print(&formatted(format, guest, path, &found)?),
+                None if looking.json => looking.tell(value(guest, path, &found)?),
+                None => face.print(&text_of(guest, path, &found)?),
             }
             Ok(())
         })
@@ -42,7 +47,7 @@ impl Verb for Stat {
 }
 
 fn text_of(guest: &Guest, path: &str, found: &Attributes) -> Result<String> {
-    let mut name = show::name(path.as_bytes());
+    let mut name = show::name(&names::to_bytes(path));
     if found.kind == FileKind::Symlink {
         name += &format!(" -> {}", show::name(&guest.tree.read_link(found.inode)?));
     }
@@ -83,6 +88,62 @@ fn text_of(guest: &Guest, path: &str, found: &Attributes) -> Result<String> {
     Ok(text)
 }
 
+/// A line in the form of stat(1)'s `-c`.
+fn formatted(format: &str, guest: &Guest, path: &str, found: &Attributes) -> Result<String> {
+    let mut text = String::new();
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, letter == '%') {
+            (_, true) => match letters.next() {
+                Some(directive) => text += &directed(directive, guest, path, found)?,
+                None => text.push('%'),
+            },
+            (letter, _) => text.push(letter),
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn directed(letter: char, guest: &Guest, path: &str, found: &Attributes) -> Result<String> {
+    let name = || show::name(&names::to_bytes(path));
+    let born = found.created;
+    Ok(match letter {
+        'n' => name(),
+        'N' if found.kind == FileKind::Symlink => {
+            format!("'{}' -> '{}'", name(), show::name(&guest.tree.read_link(found.inode)?))
+        }
+        'N' => format!("'{}'", name()),
+        's' => found.size.to_string(),
+        'b' => found.blocks.to_string(),
+        'B' => "512".into(),
+        'f' => format!("{:x}", u32::from(found.kind.mode_bits()) | u32::from(found.mode)),
+        'F' if found.kind == FileKind::Regular && found.size == 0 => "regular empty file".into(),
+        'F' => show::kind(found.kind).into(),
+        'a' => format!("{:o}", found.mode),
+        'A' => show::mode(found),
+        'u' => found.uid.to_string(),
+        'g' => found.gid.to_string(),
+        'h' => found.links.to_string(),
+        'i' => found.inode.to_string(),
+        't' => format!("{:x}", found.device.major),
+        'T' => format!("{:x}", found.device.minor),
+        'x' => show::time(found.accessed, true),
+        'y' => show::time(found.modified, true),
+        'z' => show::time(found.changed, true),
+        'w' => born.map_or_else(|| "-".into(), |time| show::time(time, true)),
+        'X' => found.accessed.seconds.to_string(),
+        'Y' => found.modified.seconds.to_string(),
+        'Z' => found.changed.seconds.to_string(),
+        'W' => born.map_or(0, |time| time.seconds).to_string(),
+        '%' => "%".into(),
+        other => {
+            let why = format!("stat knows no directive '%{other}'");
+            return Err(Error::new(Kind::InvalidInput, why));
+        }
+    })
+}
+
 /// As getfattr prints values: text where it is text, else hexadecimal.
 fn quoted(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
@@ -100,7 +161,7 @@ fn value(guest: &Guest, path: &str, found: &Attributes) -> Result<Value> {
         FileKind::Symlink => Some(guest.tree.read_link(found.inode)?),
         _ => None,
     };
-    let mut value = show::json(path.as_bytes(), found, target.as_deref());
+    let mut value = show::json(&names::to_bytes(path), found, target.as_deref());
     let mut xattrs = serde_json::Map::new();
     for name in guest.tree.xattrs(found.inode)? {
         let content = guest.tree.xattr(found.inode, &name)?;

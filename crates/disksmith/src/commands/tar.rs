@@ -5,7 +5,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use disksmith_disk::Context;
-use disksmith_filesystems::source::TarSource;
+use disksmith_filesystems::source::{TarSource, unpack};
 use disksmith_filesystems::{FileKind, errors};
 
 use super::Verb;
@@ -23,7 +23,7 @@ pub(crate) struct Tar {
     /// From the image to the stream
     #[arg(long, short = 'c', required_unless_present = "import", conflicts_with = "import")]
     pub export: bool,
-    /// From the stream into the image
+    /// From the stream, which may be packed with gzip, xz or zstd, into the image
     #[arg(long, short = 'x')]
     pub import: bool,
     /// The directory: IMAGE:PART:PATH
@@ -44,7 +44,7 @@ impl Verb for Tar {
     fn run(self, face: &Face) -> Outcome {
         match (self.export, self.import) {
             (true, _) => self.write(face),
-            (_, true) => self.read(),
+            (_, true) => self.read(face),
             _ => usage("say --export or --import"),
         }
     }
@@ -62,11 +62,11 @@ impl Tar {
         let guest = guests.get(at);
         let start = guest.find(path_of(&address), true)?;
         if start.kind != FileKind::Directory {
-            return Err(errors::not_a_directory().context(self.address.clone()).into());
+            return Err(errors::not_a_directory().context(format!("'{}'", self.address)).into());
         }
         let mut status = DONE;
         let mut fail = |path: &[u8], error: disksmith_disk::Error| {
-            face.report(&error.context(show::name(path)));
+            face.report(&error.context(format!("'{}'", show::name(path))));
             status = FAILED;
         };
         let name = self.name();
@@ -95,7 +95,7 @@ impl Tar {
         Ok(status)
     }
 
-    fn read(&self) -> Outcome {
+    fn read(&self, face: &Face) -> Outcome {
         let address = self.access.address(&self.address);
         let input: Box<dyn Read + Send> = match self.name() {
             "-" => Box::new(std::io::stdin()),
@@ -104,15 +104,25 @@ impl Tar {
         let mut guests = Guests::new(&self.access, &[&address]);
         let at = guests.open(&address)?;
         let guest = guests.get(at);
+        let mut status = DONE;
+        let mut fail = |path: &[u8], error: disksmith_disk::Error| {
+            face.report(&error.context(format!("'{}'", show::name(path))));
+            status = FAILED;
+        };
         let result = guest.find(path_of(&address), true).and_then(|folder| match folder.kind {
             FileKind::Directory => {
-                let mut source = TarSource::new(BufReader::with_capacity(BUFFER, input));
-                tar::import(&mut source, &*guest.tree, folder.inode)
+                let plain = unpack(BufReader::with_capacity(BUFFER, input))?;
+                let mut source = TarSource::new(BufReader::with_capacity(BUFFER, plain));
+                tar::import(&mut source, &*guest.tree, folder.inode, &mut fail)
             }
-            _ => Err(errors::not_a_directory().context(self.address.clone())),
+            _ => Err(errors::not_a_directory().context(format!("'{}'", self.address))),
         });
         let closed = guests.close();
-        result.and(closed).map_err(Failure::from)?;
-        Ok(DONE)
+        let attempt = || match self.name() {
+            "-" => "Could not import the stream on stdin".to_string(),
+            path => format!("Could not import '{path}'"),
+        };
+        result.with_context(attempt).and(closed).map_err(Failure::from)?;
+        Ok(status)
     }
 }

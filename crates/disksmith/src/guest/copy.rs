@@ -1,6 +1,6 @@
 //! Copying trees from one filesystem to another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use disksmith_disk::{Context, Error, Kind, Result};
 use disksmith_filesystems::{
@@ -32,6 +32,18 @@ pub(crate) struct Rules {
     pub(crate) umask: u16,
 }
 
+/// Who hears of a copying, as it goes on.
+pub(crate) trait Listener {
+    /// A file, by its path, is about to be copied.
+    fn begins(&mut self, path: &[u8]);
+    /// A new file is made, and filled until it is [`whole`](Self::whole) or gone.
+    fn fills(&mut self, path: &[u8]);
+    /// The new file is whole, or gone.
+    fn whole(&mut self, path: &[u8]);
+    /// This could not be copied; the rest is.
+    fn fails(&mut self, path: &[u8], error: Error);
+}
+
 /// One copying.
 pub(crate) struct Copier<'a> {
     pub(crate) from: &'a dyn Filesystem,
@@ -41,8 +53,10 @@ pub(crate) struct Copier<'a> {
     pub(crate) rules: Rules,
     /// Copies of files with several names.
     links: HashMap<u64, u64>,
-    /// Is told what could not be copied; the rest is.
-    fail: &'a mut dyn FnMut(&[u8], Error),
+    /// Files of the target that came from this command. One of them is never overwritten by the
+    /// next: where `Case` and `case` are one name, that would silently lose a file.
+    made: &'a mut HashSet<u64>,
+    listener: &'a mut dyn Listener,
     buffer: Vec<u8>,
 }
 
@@ -53,9 +67,11 @@ impl<'a> Copier<'a> {
         to: &'a dyn Filesystem,
         same: bool,
         rules: Rules,
-        fail: &'a mut dyn FnMut(&[u8], Error),
+        made: &'a mut HashSet<u64>,
+        listener: &'a mut dyn Listener,
     ) -> Self {
-        Self { from, to, same, rules, links: HashMap::new(), fail, buffer: Vec::new() }
+        let (links, buffer) = (HashMap::new(), Vec::new());
+        Self { from, to, same, rules, links, made, listener, buffer }
     }
 
     /// Copies `source` into `directory` under `name`.
@@ -121,17 +137,48 @@ impl<'a> Copier<'a> {
             if there.kind == FileKind::Directory {
                 return Err(errors::is_a_directory());
             }
+            if self.made.contains(&there.inode) {
+                return Err(Error::new(
+                    Kind::AlreadyExists,
+                    "another file was just copied to this name, and would be overwritten",
+                ));
+            }
+            self.special(source, depth)?;
             let in_place = there.kind == FileKind::Regular
                 && source.kind == FileKind::Regular
                 && !self.rules.archive;
+            self.listener.begins(shown);
             if in_place {
+                self.made.insert(there.inode);
                 let empty = Changes { size: Some(0), ..Changes::default() };
                 self.to.set_attributes(there.inode, &empty)?;
                 return self.content(source, there.inode);
             }
             self.to.unlink(directory, name)?;
+        } else {
+            self.special(source, depth)?;
+            self.listener.begins(shown);
         }
-        self.file(source, directory, name)
+        if source.kind != FileKind::Regular {
+            return self.file(source, directory, name);
+        }
+        self.listener.fills(shown);
+        let made = self.file(source, directory, name);
+        self.listener.whole(shown);
+        made
+    }
+
+    /// What a device or pipe would give is nothing that an image can tell.
+    fn special(&self, source: &Attributes, depth: usize) -> Result<()> {
+        let plain = matches!(source.kind, FileKind::Regular | FileKind::Symlink);
+        if plain || depth > 0 || self.rules.recursive {
+            return Ok(());
+        }
+        let kind = super::show::kind(source.kind);
+        Err(Error::new(
+            Kind::InvalidInput,
+            format!("it is a {kind}; copy it as such with -r or -a"),
+        ))
     }
 
     fn directory(
@@ -148,10 +195,14 @@ impl<'a> Copier<'a> {
         if depth >= MAX_DEPTH {
             return Err(Error::new(Kind::LimitExceeded, "directories are nested too deeply"));
         }
+        self.listener.begins(shown);
         let (target, new) = match there {
             Some(there) if there.kind == FileKind::Directory => (there.inode, false),
             Some(_) => return Err(errors::exists()),
-            None => (self.to.create(directory, name, &self.new_file(source, 0o700))?.inode, true),
+            None => {
+                let made = self.to.create(directory, name, &self.new_file(source, 0o700));
+                (made.context("Could not create it")?.inode, true)
+            }
         };
         self.children(source, target, shown, depth)?;
         match (self.rules.archive, new) {
@@ -171,7 +222,7 @@ impl<'a> Copier<'a> {
         shown: &[u8],
         depth: usize,
     ) -> Result<()> {
-        for entry in entries(self.from, source.inode)? {
+        for entry in entries(self.from, source.inode).context("Could not read it")? {
             let shown = join(shown, &entry.name);
             let copied = self
                 .from
@@ -182,7 +233,7 @@ impl<'a> Copier<'a> {
                 if error.kind() == Kind::OutOfSpace {
                     return Err(error);
                 }
-                (self.fail)(&shown, error);
+                self.listener.fails(&shown, error);
             }
         }
         Ok(())
@@ -198,7 +249,9 @@ impl<'a> Copier<'a> {
             FileKind::Symlink => {
                 let target = self.from.read_link(source.inode)?;
                 let (uid, gid) = self.owner(source);
-                self.to.symlink(directory, name, &target, uid, gid)?
+                self.to
+                    .symlink(directory, name, &target, uid, gid)
+                    .context("Could not create it")?
             }
             _ => {
                 let mode = if self.rules.archive {
@@ -206,14 +259,22 @@ impl<'a> Copier<'a> {
                 } else {
                     source.mode & 0o777 & !self.rules.umask
                 };
-                self.to.create(directory, name, &self.new_file(source, mode))?
+                let file = self.new_file(source, mode);
+                self.to.create(directory, name, &file).context("Could not create it")?
             }
         };
+        self.made.insert(made.inode);
         if shared {
             self.links.insert(source.inode, made.inode);
         }
-        if source.kind == FileKind::Regular {
-            self.content(source, made.inode)?;
+        if source.kind == FileKind::Regular
+            && let Err(error) = self.content(source, made.inode)
+        {
+            // Half a file is worse than none. That this fails too would be no news.
+            let _ = self.to.unlink(directory, name);
+            self.made.remove(&made.inode);
+            self.links.remove(&source.inode);
+            return Err(error);
         }
         match self.rules.archive {
             true => self.keep(source, made.inode),
@@ -248,9 +309,11 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Answers where the last data ends.
+    /// Answers where what was written ends.
     fn data(&self, source: &Attributes, target: u64, buffer: &mut [u8]) -> Result<u64> {
-        let mut end = 0;
+        // FAT and exFAT have no holes: a file that had some holds zeroes there.
+        let leave_zeroes = !self.from.posix() && self.to.posix();
+        let (mut end, mut written) = (0, 0);
         while end < source.size {
             let data = match self.from.seek(source.inode, end, Seek::Data) {
                 Ok(data) => data,
@@ -264,9 +327,12 @@ impl<'a> Copier<'a> {
                 let part = &mut buffer[..want];
                 let count = self.from.read(source.inode, at, part).context("Could not read")?;
                 if count == 0 {
-                    return Ok(at);
+                    return Ok(written);
                 }
-                self.to.write(target, at, &part[..count]).context("Could not write")?;
+                if !leave_zeroes || part[..count].iter().any(|byte| *byte != 0) {
+                    self.to.write(target, at, &part[..count]).context("Could not write")?;
+                    written = at + count as u64;
+                }
                 at += count as u64;
             }
             if at <= end {
@@ -274,7 +340,7 @@ impl<'a> Copier<'a> {
             }
             end = at;
         }
-        Ok(end)
+        Ok(written)
     }
 
     /// Gives the copy all that the original has besides content.

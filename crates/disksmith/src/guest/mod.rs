@@ -1,8 +1,9 @@
 //! Files inside images: opening them by address, and what all file verbs share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Error, Kind, Result};
+use disksmith_disk::{Context, Error, Kind, Result, names};
 use disksmith_filesystems::{Attributes, FileKind, Filesystem, errors, resolve};
 use disksmith_formats::OpenMode;
 use disksmith_open::{
@@ -55,8 +56,10 @@ impl Access {
         })
     }
 
-    fn image(&self, address: &Address, write: bool) -> Result<OpenedDisk, Failure> {
-        Ok(open_disk(address, &self.settings(write)?)?)
+    fn image(&self, address: &Address, write: bool, shared: bool) -> Result<OpenedDisk, Failure> {
+        let force_share = self.force_share || shared;
+        let access = Self { force_share, ..self.clone() };
+        Ok(open_disk(address, &access.settings(write)?)?)
     }
 }
 
@@ -68,8 +71,8 @@ pub(crate) struct Guest {
     also: Vec<String>,
     pub(crate) tree: Arc<dyn Filesystem>,
     opened: OpenedDisk,
-    /// The image, as the user named it.
-    image: (String, Option<String>),
+    /// The image; see [`image_of`].
+    image: (PathBuf, Option<String>),
     write: bool,
 }
 
@@ -77,7 +80,7 @@ impl Guest {
     /// The file that `path` names; symlinks are followed inside the filesystem, the last one
     /// only if `follow`.
     pub(crate) fn find(&self, path: &str, follow: bool) -> Result<Attributes> {
-        resolve(&*self.tree, path.as_bytes(), follow)
+        resolve(&*self.tree, &names::to_bytes(path), follow)
             .with_context(|| format!("'{}:{path}'", self.name))
     }
 
@@ -91,7 +94,7 @@ impl Guest {
         }
         let found = self.find(folder, true)?;
         match found.kind {
-            FileKind::Directory => Ok((found.inode, name.as_bytes().to_vec())),
+            FileKind::Directory => Ok((found.inode, names::to_bytes(name).into_owned())),
             _ => Err(errors::not_a_directory().context(attempt())),
         }
     }
@@ -152,8 +155,18 @@ impl<'a> Guests<'a> {
         let image = image_of(address);
         match self.open.iter().find(|guest| guest.image == image) {
             Some(guest) => Ok(part_of(guest.opened.node.clone(), address)?),
-            None => self.access.image(address, self.writable_on(address).next().is_some()),
+            None => {
+                let write = self.writable_on(address).next().is_some();
+                self.access.image(address, write, self.is_snapshot_of_written(address))
+            }
         }
+    }
+
+    /// Whether it is a snapshot of an image that this command changes. What a snapshot holds is not
+    /// changed by that, and the lock that is in the way would be our own.
+    fn is_snapshot_of_written(&self, address: &Address) -> bool {
+        let image = image_of(address).0;
+        address.snapshot.is_some() && self.writable.iter().any(|other| image_of(other).0 == image)
     }
 
     /// What is to be changed on the same image.
@@ -227,8 +240,10 @@ pub(crate) fn change_met(
     let mut failed = false;
     let status = change(face, access, texts, &mut |guest, path| {
         let start = guest.find(path, follow)?;
-        let mut visit =
-            |met: &walk::Met<'_>| each(guest, met).with_context(|| show::name(met.path));
+        let mut visit = |met: &walk::Met<'_>| match met.path {
+            b"" => each(guest, met),
+            below => each(guest, met).with_context(|| show::name(below)),
+        };
         walk::walk(&*guest.tree, start, &mut visit, &mut |path, error| {
             face.report(&error.context(show::name(path)));
             failed = true;
@@ -245,8 +260,11 @@ fn filesystem_of(address: &Address) -> Address {
     address
 }
 
-fn image_of(address: &Address) -> (String, Option<String>) {
-    (address.image.clone(), address.snapshot.clone())
+/// What tells images apart, by whatever way they are named.
+fn image_of(address: &Address) -> (PathBuf, Option<String>) {
+    let path = names::to_path(&address.image);
+    let place = address.is_path.then(|| std::fs::canonicalize(&path).ok()).flatten();
+    (place.unwrap_or_else(|| path.into_owned()), address.snapshot.clone())
 }
 
 /// The path of an address; the root when it has none.

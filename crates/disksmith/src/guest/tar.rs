@@ -291,12 +291,26 @@ fn raw(header: &Header<'_>, found: &Attributes) -> [u8; BLOCK] {
 
 /// Puts the files of a source below `directory`. Paths cannot lead out of it: every component
 /// is looked up, and only directories are entered.
-pub(crate) fn import(source: &mut dyn Source, tree: &dyn Filesystem, directory: u64) -> Result<()> {
+/// What the filesystem cannot hold is told to `fail`, and the rest is put there.
+pub(crate) fn import(
+    source: &mut dyn Source,
+    tree: &dyn Filesystem,
+    directory: u64,
+    fail: &mut dyn FnMut(&[u8], Error),
+) -> Result<()> {
     let mut folders = Vec::new();
+    let mut made = HashMap::new();
     while let Some(file) = source.next_file()? {
         let attempt = || super::show::name(&file.path);
-        let made = place(tree, directory, &file).with_context(attempt)?;
-        let Some(inode) = made else { continue };
+        let inode = match place(tree, directory, &file, &mut made) {
+            Ok(Some(inode)) => inode,
+            Ok(None) => continue,
+            Err(error) if ends_all(&error) => return Err(error.context(attempt())),
+            Err(error) => {
+                fail(&file.path, error);
+                continue;
+            }
+        };
         if matches!(file.node, Node::Regular(_)) {
             source
                 .content(&mut |offset, bytes| tree.write(inode, offset, bytes))
@@ -315,8 +329,19 @@ pub(crate) fn import(source: &mut dyn Source, tree: &dyn Filesystem, directory: 
     Ok(())
 }
 
-/// Makes the file; `None` where there is nothing more to do.
-fn place(tree: &dyn Filesystem, root: u64, file: &SourceFile) -> Result<Option<u64>> {
+/// Whether the next file would fail too.
+fn ends_all(error: &Error) -> bool {
+    matches!(error.kind(), Kind::OutOfSpace | Kind::Corrupt | Kind::Io)
+}
+
+/// Makes the file; `None` where there is nothing more to do. `made`: the paths of files that came from
+/// the same stream, where two paths may be one name.
+fn place(
+    tree: &dyn Filesystem,
+    root: u64,
+    file: &SourceFile,
+    made: &mut HashMap<u64, Vec<u8>>,
+) -> Result<Option<u64>> {
     let names: Vec<&[u8]> = components(&file.path)?;
     let Some((last, above)) = names.split_last() else { return Ok(Some(root)) };
     let parent = above.iter().try_fold(root, |at, name| enter(tree, at, name))?;
@@ -334,6 +359,13 @@ fn place(tree: &dyn Filesystem, root: u64, file: &SourceFile) -> Result<Option<u
         if there.kind == FileKind::Directory {
             return Err(errors::is_a_directory());
         }
+        // The same path again is a later version of the file; another path is another file.
+        if made.get(&there.inode).is_some_and(|path| *path != file.path) {
+            return Err(Error::new(
+                Kind::AlreadyExists,
+                "another file was just put under this name, and would be overwritten",
+            ));
+        }
         tree.unlink(parent, last)?;
     }
     let new = |kind: FileKind, device: Device| {
@@ -341,7 +373,7 @@ fn place(tree: &dyn Filesystem, root: u64, file: &SourceFile) -> Result<Option<u
         let file = NewFile { kind, mode, uid: file.uid, gid: file.gid, device };
         tree.create(parent, last, &file).map(|made| Some(made.inode))
     };
-    match &file.node {
+    let placed = match &file.node {
         Node::Directory => new(FileKind::Directory, Device::default()),
         Node::Special(kind, device) => new(*kind, *device),
         Node::Symlink(target) => {
@@ -352,8 +384,13 @@ fn place(tree: &dyn Filesystem, root: u64, file: &SourceFile) -> Result<Option<u
             for name in components(path)? {
                 at = tree.lookup(at, name)?.inode;
             }
-            tree.link(at, parent, last)?;
-            Ok(None)
+            if tree.posix() {
+                tree.link(at, parent, last)?;
+                return Ok(None);
+            }
+            let copy = new(FileKind::Regular, Device::default())?;
+            copy.map_or(Ok(()), |copy| copy_within(tree, at, copy))?;
+            Ok(copy)
         }
         Node::Regular(size) => {
             let made = new(FileKind::Regular, Device::default())?;
@@ -363,6 +400,24 @@ fn place(tree: &dyn Filesystem, root: u64, file: &SourceFile) -> Result<Option<u
             }
             Ok(made)
         }
+    }?;
+    if let Some(inode) = placed.filter(|_| !tree.posix()) {
+        made.insert(inode, file.path.clone());
+    }
+    Ok(placed)
+}
+
+/// Copies content from one file to an empty one.
+fn copy_within(tree: &dyn Filesystem, from: u64, to: u64) -> Result<()> {
+    let mut buffer = PageBuffer::zeroed(STEP);
+    let mut at = 0;
+    loop {
+        let count = tree.read(from, at, &mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        tree.write(to, at, &buffer[..count])?;
+        at += count as u64;
     }
 }
 

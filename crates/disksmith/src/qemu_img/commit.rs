@@ -31,6 +31,7 @@ fn run(face: &Face, parsed: &Parsed) -> Outcome {
         cache: parsed.value("cache"),
         rate: parsed.value("rate"),
         telling: parsed.telling(),
+        form: Default::default(),
         image: parsed.one_image()?,
     };
     verb.run(face)

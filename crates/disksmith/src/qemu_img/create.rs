@@ -33,6 +33,7 @@ fn run(face: &Face, parsed: &Parsed) -> Outcome {
         backing_format: parsed.value("backing-format"),
         backing_unsafe: parsed.has("backing-unsafe"),
         quiet: parsed.has("quiet"),
+        form: Default::default(),
         keys: parsed.keys(),
         image: parsed.operands.first().cloned(),
         size: parsed.operands.get(1).cloned(),

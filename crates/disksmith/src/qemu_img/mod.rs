@@ -105,6 +105,10 @@ pub(crate) fn run(face: &Face, arguments: &[String]) -> u8 {
     let Some((name, rest)) = after.split_first() else {
         return end(face, None, Failure::Usage("Not enough arguments".into()));
     };
+    if let Some(text) = crate::native::not_utf8(after) {
+        face.complain(&text);
+        return crate::face::FAILED;
+    }
     match SUBCOMMANDS.iter().find(|command| command.name == name) {
         Some(command) => subcommand(face, command, rest)
             .unwrap_or_else(|failure| end(face, Some(command), failure)),

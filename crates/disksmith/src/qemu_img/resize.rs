@@ -31,6 +31,7 @@ fn run(face: &Face, parsed: &Parsed) -> Outcome {
         preallocation: parsed.value("preallocation"),
         shrink: parsed.has("shrink"),
         quiet: parsed.has("quiet"),
+        form: Default::default(),
         image,
         size,
     };

@@ -18,7 +18,7 @@ impl Parsed {
 
     /// `--object`.
     pub(super) fn keys(&self) -> Keys {
-        Keys { objects: self.all("object") }
+        Keys { objects: self.all("object"), implied: false }
     }
 
     /// `--output`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use disksmith_disk::{Disk, Result, human_size};
+use disksmith_disk::{Disk, Result, human_size, names};
 use disksmith_formats::{Fact, Image, OpenRequest, Snapshot, driver};
 use disksmith_open::{Node, OpenedDisk};
 use disksmith_partitions::Partition;
@@ -115,7 +115,7 @@ fn allocated(node: &Node) -> Option<u64> {
 fn children(node: &Node) -> Vec<(String, ImageInfo)> {
     let mut children = Vec::new();
     if let Some((path, data)) = &node.data_file {
-        children.push(("data-file".to_string(), of_file(&path.to_string_lossy(), data)));
+        children.push(("data-file".to_string(), of_file(&names::of_path(path), data)));
     }
     let below = node.below.as_ref().map(|below| ImageInfo::of(below));
     if let Some(Ok(below)) = below {
@@ -123,7 +123,7 @@ fn children(node: &Node) -> Vec<(String, ImageInfo)> {
     } else if node.file.is_none() {
         children.push(("file".to_string(), of_storage(node)));
     } else if let Some(file) = &node.file {
-        let name = node.path.as_deref().map(|p| p.to_string_lossy().into_owned());
+        let name = node.path.as_deref().map(names::of_path);
         children.push(("file".to_string(), of_file(&name.unwrap_or_default(), file)));
     }
     children
@@ -132,7 +132,7 @@ fn children(node: &Node) -> Vec<(String, ImageInfo)> {
 /// The storage under an image: its file, or what else it lies on.
 fn of_storage(node: &Node) -> ImageInfo {
     match (&node.file, &node.spec.file) {
-        (Some(file), _) => of_file(&file.path().to_string_lossy(), file),
+        (Some(file), _) => of_file(&names::of_path(file.path()), file),
         (None, disksmith_open::FileSpec::Other(spec)) => ImageInfo {
             virtual_size: node.image.storage().size(),
             filename: node.filename(),

@@ -55,7 +55,12 @@ fn string(value: &str, text: &mut String) {
             '\r' => text.push_str("\\r"),
             '\t' => text.push_str("\\t"),
             ' '..='~' => text.push(letter),
+            // A byte that is no UTF-8 is nothing that JSON can hold.
             other => {
+                let other = match disksmith_disk::names::carried(other) {
+                    Some(_) => char::REPLACEMENT_CHARACTER,
+                    None => other,
+                };
                 for unit in other.encode_utf16(&mut [0; 2]) {
                     text.push_str(&format!("\\u{unit:04X}"));
                 }

@@ -95,8 +95,10 @@ impl Core {
     }
 
     fn overhead(&self) -> u64 {
-        match u64::from(self.sb.s_overhead_blocks()) {
-            0 => {
+        // As the kernel: what cannot be is not believed.
+        let told = u64::from(self.sb.s_overhead_blocks()) << self.shape.cluster_bits;
+        match Some(told).filter(|told| (1..=self.shape.blocks).contains(told)) {
+            None => {
                 let reserved = self.sb.s_reserved_gdt_blocks().into();
                 let tables = self.shape.table_blocks() + 2;
                 let base: u64 = (0..self.shape.groups)
@@ -107,7 +109,7 @@ impl Core {
                     .map_or(0, |inode| inode.size() >> self.shape.block_bits);
                 base + self.shape.first_block + journal
             }
-            known => known << self.shape.cluster_bits,
+            Some(told) => told,
         }
     }
 

@@ -28,7 +28,8 @@ pub(crate) type Short = ([u8; 11], u8);
 /// A caller's name in UTF-16; refused when `system` (FAT, exFAT) cannot hold it.
 pub(crate) fn encode(name: &[u8], system: &str) -> Result<Vec<u16>> {
     let refused = |why: &str| {
-        let shown = String::from_utf8_lossy(name);
+        // It may be shown on a terminal.
+        let shown = String::from_utf8_lossy(name).escape_debug().to_string();
         Error::new(Kind::InvalidInput, format!("{system} cannot hold the name '{shown}': {why}"))
     };
     let units = to_units(name).ok_or_else(|| refused("it is not UTF-8"))?;

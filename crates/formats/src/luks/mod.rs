@@ -133,6 +133,7 @@ fn luks_cipher(unlocked: &Unlocked) -> Result<disksmith_crypt::SectorCipher> {
 fn required(secret: Option<&Secret>) -> Result<&Secret> {
     secret.ok_or_else(|| {
         Error::new(Kind::InvalidInput, "Parameter 'key-secret' is required for cipher")
+            .with_hint("Give its key: --object secret,id=NAME,data=TEXT (or file=PATH).")
     })
 }
 

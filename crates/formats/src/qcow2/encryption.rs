@@ -33,6 +33,7 @@ impl Encryption {
                     Kind::InvalidInput,
                     "Parameter 'encrypt.key-secret' is required for cipher",
                 )
+                .with_hint("Give its key: --object secret,id=NAME,data=TEXT (or file=PATH).")
             })
         };
         match (header.crypt_method, place) {

@@ -69,7 +69,7 @@ impl Observer for Report<'_> {
                 let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if told.elapsed() >= EVERY {
                     *told = Instant::now();
-                    self.face.note(&format!("\r{}", self.amount(done)));
+                    self.face.draw(&format!("\r{}", self.amount(done)));
                 }
             }
             // As dd answers SIGUSR1.

@@ -62,24 +62,12 @@ fn cut(core: &mut Core, target: Target) -> Result<()> {
     let shape = next.shape;
     let free: u64 = next.groups.iter().map(|group| u64::from(group.free_blocks())).sum();
     let inodes: u64 = next.groups.iter().map(|group| u64::from(group.free_inodes())).sum();
-    let overhead = overhead_of_cut(core, &old, &shape)?;
     let sb = next.super_mut();
     sb.set_free_blocks(free << shape.cluster_bits);
     sb.set_s_free_inodes_count(inodes as u32);
-    if sb.s_overhead_blocks() > 0 {
-        sb.set_s_overhead_blocks(sb.s_overhead_blocks().saturating_sub(overhead));
-    }
+    // Who wants to know counts: the tables of groups that went may have lain anywhere.
+    sb.set_s_overhead_blocks(0);
     publish(core, next)
-}
-
-/// Clusters of the groups that go: only their own tables are in use there by now.
-fn overhead_of_cut(core: &Core, old: &Shape, new: &Shape) -> Result<u32> {
-    let mut used = 0;
-    for group in new.groups..old.groups {
-        let free = u64::from(core.group(group)?.free_blocks());
-        used += old.group_clusters(group).saturating_sub(free);
-    }
-    Ok(used as u32)
 }
 
 /// The new last group ends earlier.
