@@ -8,17 +8,20 @@ use disksmith_filesystems::fat::exfat::{self, Exfat, ExfatOptions};
 use disksmith_filesystems::fat::{self, Fat, FatKind, FatOptions, Lost, Mend};
 use disksmith_filesystems::{Filesystem, Time};
 
+type Open = fn(Arc<dyn Disk>, bool) -> Result<Arc<dyn Filesystem>>;
+type Resize = fn(Arc<dyn Disk>, u64) -> Result<()>;
+
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) size: u64,
     pub(crate) make: fn(Arc<dyn Disk>) -> Result<()>,
-    pub(crate) open: fn(Arc<dyn Disk>, bool) -> Result<Arc<dyn Filesystem>>,
+    pub(crate) open: Open,
     /// What a check finds.
     pub(crate) check: fn(Arc<dyn Disk>) -> Result<Vec<String>>,
     /// What is left after a repair.
     pub(crate) repair: fn(Arc<dyn Disk>) -> Result<Vec<String>>,
     /// To so many bytes; the disk is long enough.
-    pub(crate) resize: Option<fn(Arc<dyn Disk>, u64) -> Result<()>>,
+    pub(crate) resize: Option<Resize>,
 }
 
 pub(crate) const KINDS: &[Kind] = &[
