@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use disksmith_filesystems::ext::Ext;
+use disksmith_filesystems::{Filesystem, Seek};
 
 /// Name, mke2fs arguments, size.
 const MATRIX: &[(&str, &str, &str)] = &[
@@ -48,4 +49,27 @@ fn the_kernels_tree_is_read_alike() {
         assert_clean(&image, name);
         std::fs::remove_file(&image).unwrap();
     }
+}
+
+/// What extents cannot reach is a hole, looked at in one step.
+#[test]
+fn a_length_beyond_all_extents_costs_no_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    run("mke2fs", &["-q", "-F", "-t", "ext4", text(&image), "16M"]);
+    let long = 0x4000_0000_0000_0000_u64;
+    let commands = format!("write /etc/passwd file\nset_inode_field file size {long}\n");
+    let list = folder.path().join("commands");
+    std::fs::write(&list, commands).unwrap();
+    run("debugfs", &["-w", "-f", text(&list), text(&image)]);
+    let ours = Ext::open(FileDisk::open(&image), true).unwrap();
+    let file = ours.lookup(ours.root(), b"file").unwrap();
+    assert_eq!(file.size, long);
+    let begun = std::time::Instant::now();
+    let hole = ours.seek(file.inode, 0, Seek::Hole).unwrap();
+    assert!(ours.seek(file.inode, hole, Seek::Data).is_err());
+    let mut buffer = [1; 4096];
+    assert_eq!(ours.read(file.inode, long - 5000, &mut buffer).unwrap(), buffer.len());
+    assert_eq!(buffer, [0; 4096]);
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }

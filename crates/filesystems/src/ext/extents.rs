@@ -126,10 +126,14 @@ struct Tree {
 impl Core {
     /// What lies at `logical`: a run of at most `most` blocks.
     pub(crate) fn map_extent(&self, inode: &Inode, logical: u64, most: u64) -> Result<Run> {
+        // The first block that is not covered by the node looked at; trees know no blocks from
+        // here on, whatever the length of the file says.
+        let mut limit = 1_u64 << 32;
+        if logical >= limit {
+            return Ok(Run::hole(logical, most));
+        }
         let mut node = std::sync::Arc::new(inode.block_area().to_vec());
         let mut depth = None;
-        // The first block that is not covered by the node looked at.
-        let mut limit = 1_u64 << 32;
         loop {
             let head = header(&node)?;
             if depth.is_some_and(|above: u16| above != head.depth + 1) {
