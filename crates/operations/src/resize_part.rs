@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Disk, Error, Kind, Result};
+use disksmith_disk::{Context, Disk, Error, Kind, Result, human_size};
 use disksmith_formats::{Image, Preallocation, ResizeRequest};
 use disksmith_partitions::{Content, Length, Plan, probe, read, resize};
 
@@ -78,7 +78,15 @@ impl ResizePart {
         let (part, Some(content)) = self.known(disk)? else { return Ok(()) };
         let kind =
             FilesystemKind::of_content(&content).ok_or_else(|| cannot(&content, "shrunk"))?;
-        kind.shrink(part, &content, Some(self.new)).map(drop)
+        kind.shrink(part.clone(), &content, Some(self.new)).map(drop).map_err(|error| {
+            match kind.minimum(part, &content) {
+                Ok(least) if self.new < least => error.with_hint(format!(
+                    "What is in it needs at least {} ({least} bytes).",
+                    human_size(least)
+                )),
+                _ => error,
+            }
+        })
     }
 
     fn grow_filesystem(&self, disk: &Arc<dyn Disk>) -> Result<()> {
