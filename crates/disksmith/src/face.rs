@@ -151,9 +151,11 @@ impl Face {
     /// Shows an error and the hint that belongs to it.
     pub(crate) fn report(&self, error: &Error) {
         // qemu-img repeats itself, and so does the drop-in.
-        let told = if self.drop_in { error.to_string() } else { error.told_once() };
-        // Other programs end what they say with a line's end.
-        self.complain(told.trim_end());
+        self.complain(&match self.drop_in {
+            true => error.to_string(),
+            // Other programs end what they say with a line's end.
+            false => error.told_once().trim_end_matches('\n').to_string(),
+        });
         for line in error.hint().iter().flat_map(|hint| hint.lines()) {
             if !self.drop_in || is_qemu_hint(line) {
                 self.note(&format!("{line}\n"));

@@ -131,3 +131,55 @@ fn a_filesystem_without_a_table_and_what_cannot_be_shrunk() {
     let nothing = scratch.file("n.img", 1 << 20);
     assert!(refused(&["shrink", &nothing]).contains("neither a partition table"));
 }
+
+#[test]
+fn a_partition_is_resized_with_what_is_in_it() {
+    let scratch = Scratch::new();
+    let image = scratch.text("a.qcow2");
+    ours(&["create", "-q", &image, "200M"]);
+    ours(&["partition", "-q", &image, "init", "gpt"]);
+    for (number, kind) in [("1", "ext4"), ("2", "fat16"), ("3", "exfat")] {
+        ours(&["partition", "-q", &image, "add", "--size", "40M"]);
+        ours(&["mkfs", &format!("{image}:{number}"), "-t", kind]);
+    }
+    fs::write(scratch.path("file"), vec![5; 3 << 20]).unwrap();
+    ours(&["cp", &scratch.text("file"), &format!("{image}:1:/")]);
+    let first = format!("{image}:1");
+    let before = fs::read(&image).unwrap();
+    // Without being asked for nothing becomes smaller, and nothing grows into its neighbour.
+    assert!(refused(&["resize", &first, "20M"]).contains("With --shrink"));
+    assert!(refused(&["resize", &first, "+10M"]).contains("can have at most"));
+    assert!(refused(&["resize", "--shrink", &first, "2M"]).contains("needs at least"));
+    let third = format!("{image}:3");
+    assert!(refused(&["resize", "--shrink", &third, "20M"]).contains("exfat cannot be shrunk"));
+    assert!(refused(&["resize", &third, "+20M"]).contains("exfat cannot be grown"));
+    assert!(fs::read(&image).unwrap() == before);
+
+    assert_eq!(ours(&["resize", "--shrink", &first, "20M"]), "Partition resized.\n");
+    ours(&["resize", "-q", &first, "+10M"]);
+    ours(&["resize", "--shrink", &format!("{image}:2"), "-12M"]);
+    assert_eq!(size(&image), 200 << 20);
+    let raw = as_raw(&scratch, &image);
+    succeed("sfdisk", &["--verify", &raw]);
+    let second = part(&scratch, &image, "2");
+    assert_eq!(fs::metadata(&second).unwrap().len(), 28 << 20);
+    succeed("fsck.fat", &["-n", &second]);
+    let first = part(&scratch, &image, "1");
+    assert_eq!(fs::metadata(&first).unwrap().len(), 30 << 20);
+    succeed("e2fsck", &["-fn", &first]);
+    let header = succeed("dumpe2fs", &["-h", &first]);
+    let blocks = header.lines().find_map(|line| line.strip_prefix("Block count:")).unwrap();
+    assert_eq!(blocks.trim(), (30 << 10).to_string());
+    ours(&["cp", &format!("{image}:1:/file"), &scratch.text("back")]);
+    assert!(fs::read(scratch.path("file")).unwrap() == fs::read(scratch.path("back")).unwrap());
+
+    // A filesystem that has the whole disk is named by an empty part.
+    let bare = scratch.file("b.img", 40 << 20);
+    ours(&["mkfs", &bare, "-t", "ext3"]);
+    ours(&["resize", "--shrink", &format!("{bare}:"), "30M"]);
+    succeed("e2fsck", &["-fn", &bare]);
+    ours(&["resize", &format!("{bare}:"), "60M"]);
+    assert_eq!(fs::metadata(&bare).unwrap().len(), 60 << 20);
+    succeed("e2fsck", &["-fn", &bare]);
+    assert!(ours(&["df", &bare]).contains("ext3"));
+}

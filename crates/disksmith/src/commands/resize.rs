@@ -1,13 +1,14 @@
 //! `resize`: change the size of an image.
 
-use disksmith_disk::{Error, Kind};
+use disksmith_disk::{Context, Error, Kind};
 use disksmith_formats::{OpenMode, Preallocation, ResizeRequest};
-use disksmith_open::Locking;
+use disksmith_open::{Address, Locking, open_disk};
+use disksmith_operations::ResizePart;
 use serde_json::json;
 
 use super::Verb;
 use super::common::{Form, Purpose, Source};
-use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse};
+use crate::face::{DONE, FAILED, Face, Failure, Outcome, refuse, usage};
 use crate::render::json::pretty;
 
 /// The arguments of `resize`.
@@ -26,7 +27,7 @@ pub(crate) struct Resize {
     pub quiet: bool,
     #[command(flatten)]
     pub form: Form,
-    /// The image
+    /// The image; or IMAGE:PART: a partition with the filesystem in it
     #[arg(value_name = "IMAGE")]
     pub image: String,
     /// The new size, or what to add or take away: 20G, +5G, -1G
@@ -48,6 +49,10 @@ impl Verb for Resize {
         };
         let json = self.form.is_json()?;
         let change = Change::parse(face, &self.size)?;
+        let address = Address::parse(&self.image).with_format(self.source.format.as_deref());
+        if !face.drop_in && !self.source.image_opts && address.part.is_some() {
+            return self.part(face, &address, change, json);
+        }
         let purpose = Purpose { locking: Locking::Resize, ..Purpose::new(OpenMode::Write) };
         let node = self.source.open(face, &self.image, purpose)?;
         let image = &node.image;
@@ -65,12 +70,47 @@ impl Verb for Resize {
         }
         image.resize(ResizeRequest { size, preallocation })?;
         node.close()?;
-        if json {
-            face.print(&pretty(&json!({ "filename": self.image, "old-size": old, "new-size": size })));
-        } else if !self.quiet {
-            face.print("Image resized.\n");
-        }
+        self.tell(face, "Image", (old, size), json);
         Ok(DONE)
+    }
+}
+
+impl Resize {
+    /// A partition with the filesystem in it, or a filesystem with its disk.
+    fn part(&self, face: &Face, address: &Address, change: Change, json: bool) -> Outcome {
+        if address.path.as_deref().is_some_and(|path| !path.is_empty()) {
+            return usage("an image or a part of it is resized, not a path in it");
+        }
+        if !matches!(self.preallocation.as_deref(), None | Some("off")) {
+            return usage("--preallocation is for whole images");
+        }
+        let purpose = Purpose { locking: Locking::Serve, ..Purpose::new(OpenMode::Write) };
+        let opened = open_disk(address, &self.source.settings(purpose)?)?;
+        let old = opened.disk.size();
+        let Some(new) = change.apply(old).filter(|size| *size > 0) else {
+            return refuse("The new size must be positive");
+        };
+        let attempt = || format!("Could not resize '{}'", self.image);
+        if new < old && !self.shrink {
+            let why = Error::new(Kind::Refused, format!("it has {old} bytes, and would be smaller"));
+            let hint = "With --shrink the filesystem is shrunk first; no file is lost.";
+            return Err(why.with_hint(hint).context(attempt()).into());
+        }
+        let partition = opened.partition.as_ref().map(|partition| partition.number);
+        let request = ResizePart { disk: opened.whole_disk(), partition, old, new };
+        request.apply(&*opened.node.image).with_context(attempt)?;
+        opened.close()?;
+        let what = if partition.is_some() { "Partition" } else { "Image" };
+        self.tell(face, what, (old, new), json);
+        Ok(DONE)
+    }
+
+    fn tell(&self, face: &Face, what: &str, (old, new): (u64, u64), json: bool) {
+        if json {
+            face.print(&pretty(&json!({ "filename": self.image, "old-size": old, "new-size": new })));
+        } else if !self.quiet {
+            face.print(&format!("{what} resized.\n"));
+        }
     }
 }
 

@@ -227,7 +227,9 @@ impl Fill<'_> {
             false => error,
         };
         if !taken && !unnameable || !self.rules.map_names {
-            return Err(error.with_hint("Say that names may be changed, or change the names."));
+            return Err(error.with_hint(
+                "Say that names may be changed (mkfs --map-names), or change the names.",
+            ));
         }
         let near = name::nearest(name);
         for number in 1..1000 {
