@@ -51,12 +51,18 @@ fn the_kernels_tree_is_read_alike() {
     }
 }
 
-/// What extents cannot reach is a hole, looked at in one step.
+/// What no mapping can reach is a hole, looked at in one step.
 #[test]
-fn a_length_beyond_all_extents_costs_no_time() {
+fn a_length_that_is_nonsense_costs_no_time() {
+    for kind in ["ext4", "ext2"] {
+        a_long_file(kind);
+    }
+}
+
+fn a_long_file(kind: &str) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
-    run("mke2fs", &["-q", "-F", "-t", "ext4", text(&image), "16M"]);
+    run("mke2fs", &["-q", "-F", "-t", kind, text(&image), "16M"]);
     let long = 0x4000_0000_0000_0000_u64;
     let commands = format!("write /etc/passwd file\nset_inode_field file size {long}\n");
     let list = folder.path().join("commands");
@@ -71,5 +77,5 @@ fn a_length_beyond_all_extents_costs_no_time() {
     let mut buffer = [1; 4096];
     assert_eq!(ours.read(file.inode, long - 5000, &mut buffer).unwrap(), buffer.len());
     assert_eq!(buffer, [0; 4096]);
-    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert!(begun.elapsed().as_millis() < 500, "{:?}", begun.elapsed());
 }

@@ -138,11 +138,12 @@ impl Core {
         let bits = self.shape.block_bits;
         let mut at = offset;
         while at < size {
-            let run = self.map(inode, at >> bits, u64::from(u32::MAX))?;
+            // All the rest: a length that is nonsense must not cost steps.
+            let run = self.map(inode, at >> bits, (size >> bits) - (at >> bits) + 1)?;
             if run.data().is_some() == (what == Seek::Data) {
                 return Ok(at);
             }
-            at = ((at >> bits) + run.length) << bits;
+            at = ((at >> bits) + run.length).saturating_mul(1 << bits);
         }
         if what == Seek::Data { Err(errors::no_such_address()) } else { Ok(size) }
     }
