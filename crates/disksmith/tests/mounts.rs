@@ -322,6 +322,30 @@ fn check_synced(root: &Path, synced: &[Synced]) {
     }
 }
 
+/// Where nothing has a label, whoever asks for one is told not to ask again; what has one, tells.
+#[test]
+fn labels_of_selinux_are_kept_and_told() {
+    let scratch = Scratch::new();
+    let (image, mount) = (scratch.file("disk.img", 16 << 20), scratch.folder("mount"));
+    ours(&["mkfs", &image]);
+    ours(&["mount", &image, &mount]);
+    let file = scratch.text("mount/file");
+    fs::write(&file, "content").unwrap();
+    let label = ["-n", "security.selinux", "--only-values", "-h"];
+    let get = |file: &str| run("getfattr", &[&label[..], &[file]].concat());
+    let said = String::from_utf8_lossy(&get(&file).stderr).into_owned();
+    assert!(said.contains("not supported"), "{said}");
+    succeed("setfattr", &["-n", "security.selinux", "-v", "u:r:t:s0", &file]);
+    assert_eq!(get(&file).stdout, b"u:r:t:s0");
+    let said = String::from_utf8_lossy(&get(&mount).stderr).into_owned();
+    assert!(said.contains("No such attribute"), "{said}");
+    ours(&["umount", &mount]);
+    assert!(ours(&["stat", &format!("{image}::/file"), "--json"]).contains("security.selinux"));
+    ours(&["mount", &image, &mount]);
+    assert_eq!(get(&file).stdout, b"u:r:t:s0");
+    ours(&["umount", &mount]);
+}
+
 #[test]
 fn an_ordinary_user_mounts_and_works() {
     let scratch = Scratch::new();

@@ -31,6 +31,8 @@ use crate::workers::{Pace, Workers};
 
 /// Changes wait at most so long before they are made durable.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// The attribute that holds a file's SELinux label.
+const LABEL: &[u8] = b"security.selinux";
 /// Names that are read from a directory at once.
 const BATCH: usize = 256;
 
@@ -41,6 +43,8 @@ pub struct TreeMount {
     changed: Arc<AtomicBool>,
     root: u64,
     checked: bool,
+    /// Files bear SELinux labels.
+    labelled: AtomicBool,
     workers: Workers,
     pace: Arc<Pace>,
 }
@@ -56,11 +60,14 @@ impl TreeMount {
 
     /// The same of what is below the directory `root` of the tree.
     pub fn below(tree: Arc<dyn Tree>, root: u64, checked: bool) -> Self {
+        // Where any file has one, the root has.
+        let labelled = AtomicBool::new(tree.xattr(root, LABEL).is_ok());
         Self {
             tree,
             changed: Arc::default(),
             root,
             checked,
+            labelled,
             workers: Workers::default(),
             pace: Arc::default(),
         }
@@ -233,7 +240,15 @@ impl TreeMount {
     fn xattr_value(&self, node: INodeNo, name: &OsStr) -> Result<Vec<u8>, Error> {
         match process(node, name) {
             Some(number) => Ok(number),
-            None => self.tree.xattr(self.inode(node), name.as_bytes()),
+            None => self.tree.xattr(self.inode(node), name.as_bytes()).map_err(|error| {
+                // 'ls -l' asks for each file's label until it is told that there are none here.
+                let none = name.as_bytes() == LABEL && !self.labelled.load(Ordering::Acquire);
+                if none && error.errno() == Some(libc::ENODATA) {
+                    Error::from_errno(libc::EOPNOTSUPP)
+                } else {
+                    error
+                }
+            }),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use disksmith_filesystems::{Changes, Device, Fallocate, FileKind, Rename, Seek, acl};
@@ -14,7 +15,7 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::{TreeMount, flags};
+use super::{LABEL, TreeMount, flags};
 use crate::convert::{
     attributes, file_type, from_system_time, from_time_or_now, new_attributes, node_device,
 };
@@ -335,6 +336,9 @@ impl Filesystem for TreeMount {
             true => acl::set(&*self.tree, inode, name, value),
             false => self.tree.set_xattr(inode, name, value, exists),
         };
+        if name == LABEL && set.is_ok() {
+            self.labelled.store(true, Ordering::Release);
+        }
         self.done(reply, set);
     }
 
