@@ -201,12 +201,13 @@ fn apply(editor: &mut Editor<'_>, entry: &SnapshotEntry) -> Result<()> {
     if needed * 8 > open::L1_MOST {
         return Err(Error::new(Kind::LimitExceeded, "Failed to load snapshot: File too large"));
     }
+    let entries = l1.len().max(needed as usize);
+    disksmith_disk::bytes::resize(&mut l1, entries)?;
     editor.set_dirty(true)?;
     if let Err(error) = editor.change_references(&l1, 1) {
         editor.set_dirty(false)?;
         return Err(error.context("Failed to load snapshot"));
     }
-    l1.resize(l1.len().max(needed as usize), 0);
     let place = if l1.is_empty() { 0 } else { editor.allocate(l1.len() as u64 * 8)? };
     editor.sync()?;
     editor.clear_copied(&mut l1)?;
