@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use disksmith_disk::{Context, Disk, Error, Kind, Result, human_size};
-use disksmith_formats::{Image, Preallocation, ResizeRequest};
+use disksmith_disk::{Context, Disk, Error, Kind, Result};
+use disksmith_formats::{Image, Preallocation};
 use disksmith_partitions::{Content, Length, Plan, probe, read, resize};
 
-use crate::grow::{Trial, part_of};
+use crate::SizeChange;
+use crate::grow::{Trial, bytes, part_of};
 use crate::kinds::FilesystemKind;
 
 /// What is to become of which part.
@@ -58,10 +59,10 @@ impl ResizePart {
     /// Of the partition, or of the container where there is none. Without an image it is tried.
     fn change_length(&self, disk: &Arc<dyn Disk>, image: Option<&dyn Image>) -> Result<()> {
         let Some(number) = self.partition else {
-            let Some(image) = image.filter(|_| self.new != self.old) else { return Ok(()) };
-            let request = ResizeRequest { size: self.new, preallocation: Preallocation::Off };
-            image.resize(request)?;
-            return image.flush();
+            let change = SizeChange::To(self.new);
+            let image = image.filter(|_| self.new != self.old);
+            let resized = image.map(|i| crate::resize(i, change, Preallocation::Off, true));
+            return resized.unwrap_or(Ok(()));
         };
         let table = read(disk)?;
         let after = resize(&table, number, Length::Bytes(self.new), Default::default())?;
@@ -80,10 +81,9 @@ impl ResizePart {
             FilesystemKind::of_content(&content).ok_or_else(|| cannot(&content, "shrunk"))?;
         kind.shrink(part.clone(), &content, Some(self.new)).map(drop).map_err(|error| {
             match kind.minimum(part) {
-                Ok(least) if self.new < least => error.with_hint(format!(
-                    "What is in it needs at least {} ({least} bytes).",
-                    human_size(least)
-                )),
+                Ok(least) if self.new < least => {
+                    error.with_hint(format!("What is in it needs at least {}.", bytes(least)))
+                }
                 _ => error,
             }
         })

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use disksmith_disk::{Context, Disk, Error, Kind, Result};
-use disksmith_formats::Image;
+use disksmith_formats::{Image, Preallocation};
 use disksmith_partitions::{
     Align, Content, Label, Length, Partition, Plan, Source, Table, fit_disk, minimise, probe, read,
     repair, resize,
@@ -155,22 +155,22 @@ impl ShrinkPlan {
         disk: &Arc<dyn Disk>,
         length: Option<u64>,
     ) -> Result<()> {
-        let resizable = Resizable(image);
         let Some(number) = self.partition else {
             let size = match (length, self.to) {
                 (Some(length), ShrinkTo::Minimum) => whole_units(length, self.old_size),
                 _ => self.new_size,
             };
-            if size < image.size() {
-                resizable.set_size(size).context("Could not shrink the container")?;
+            if size == image.size() {
+                return image.flush().context("Could not shrink the container");
             }
-            return image.flush().context("Could not shrink the container");
+            return crate::resize(image, SizeChange::To(size), Preallocation::Off, true)
+                .context("Could not shrink the container");
         };
         let attempt = "Could not change the partition table";
         let now = read(disk).context(attempt)?;
         let after = self.shorter(&sound(disk, &now)?, number, length)?;
-        let plan = Plan::new(&resizable, &now, &after).context(attempt)?;
-        plan.apply(&resizable, false).context(attempt)
+        let plan = Plan::new(disk, &now, &after).context(attempt)?;
+        plan.apply(&Resizable(image), false).context(attempt)
     }
 
     fn without_table(mut self, request: &ShrinkRequest) -> Result<Self> {

@@ -1,9 +1,8 @@
 //! `grow`: give a disk more room, down to its last filesystem.
 
 use disksmith_disk::Context;
-use disksmith_formats::OpenMode;
-use disksmith_open::{Locking, open_disk};
-use disksmith_operations::grow::{GrowPlan, GrowRequest};
+use disksmith_open::open_disk;
+use disksmith_operations::grow::{FilesystemChange, GrowPlan, GrowRequest};
 use disksmith_operations::{Silent, SizeChange};
 use serde_json::{Value, json};
 
@@ -57,12 +56,7 @@ impl Verb for Grow {
         if self.size.starts_with('-') {
             return usage("grow takes SIZE or +SIZE; making smaller is what 'shrink' does");
         }
-        let mut settings = self.access.settings(!self.dry_run)?;
-        settings.mode = if self.dry_run { OpenMode::Read } else { OpenMode::Write };
-        if !self.dry_run {
-            settings.locking = Locking::Serve;
-        }
-        let opened = open_disk(&address, &settings)?;
+        let opened = open_disk(&address, &self.access.settings(!self.dry_run)?)?;
         let attempt = || format!("Could not grow '{}'", self.image);
         let disk = opened.whole_disk();
         let request = GrowRequest {
@@ -90,8 +84,22 @@ fn told(plan: &GrowPlan) -> String {
     match lines.is_empty() {
         true => "Nothing to do: the disk has that size, and everything on it reaches to its end.\n"
             .into(),
-        false => lines.iter().map(|line| format!("{line}\n")).collect(),
+        false => joined(&lines),
     }
+}
+
+/// Steps, a line each.
+pub(crate) fn joined(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What becomes of a filesystem.
+pub(crate) fn filesystem_json(change: &FilesystemChange) -> Value {
+    json!({
+        "type": change.content.kind,
+        "old-size": change.old_size,
+        "new-size": change.new_size,
+    })
 }
 
 fn as_json(plan: &GrowPlan) -> Value {
@@ -100,11 +108,7 @@ fn as_json(plan: &GrowPlan) -> Value {
         "new-size": plan.new_size,
         "resumed": plan.resumed,
         "partition": plan.partition(),
-        "filesystem": plan.filesystem.as_ref().map(|change| json!({
-            "type": change.content.kind,
-            "old-size": change.old_size,
-            "new-size": change.new_size,
-        })),
+        "filesystem": plan.filesystem.as_ref().map(filesystem_json),
         "steps": plan.describe(),
     })
 }

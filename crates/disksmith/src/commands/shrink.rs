@@ -1,14 +1,14 @@
 //! `shrink`: make a disk smaller, from its last filesystem up.
 
 use disksmith_disk::{Context, Error, Kind};
-use disksmith_formats::OpenMode;
-use disksmith_open::{Locking, open_disk};
+use disksmith_open::open_disk;
 use disksmith_operations::shrink::{ShrinkPlan, ShrinkRequest, ShrinkTo};
 use disksmith_operations::{Silent, SizeChange};
 use serde_json::{Value, json};
 
 use super::Verb;
 use super::common::Form;
+use super::grow::{filesystem_json, joined};
 use crate::face::{DONE, Face, Outcome, senseless, usage};
 use crate::guest::Access;
 use crate::render::json::pretty;
@@ -61,12 +61,7 @@ impl Verb for Shrink {
             }
             Some(size) => ShrinkTo::Size(SizeChange::parse(size).map_err(senseless)?),
         };
-        let mut settings = self.access.settings(!self.dry_run)?;
-        settings.mode = if self.dry_run { OpenMode::Read } else { OpenMode::Write };
-        if !self.dry_run {
-            settings.locking = Locking::Serve;
-        }
-        let opened = open_disk(&address, &settings)?;
+        let opened = open_disk(&address, &self.access.settings(!self.dry_run)?)?;
         let attempt = || format!("Could not shrink '{}'", self.image);
         if opened.node.file.as_ref().is_some_and(|file| file.is_block_device()) {
             let why = Error::new(Kind::Unsupported, "it is a device, which has the size that it has");
@@ -96,14 +91,10 @@ impl Verb for Shrink {
 }
 
 fn told(plan: &ShrinkPlan) -> String {
-    let lines = plan.describe();
+    let lines = joined(&plan.describe());
     match plan.is_empty() {
-        true => {
-            let mut text = "Nothing to do: the disk is no larger than that.\n".to_string();
-            text.extend(lines.iter().map(|line| format!("{line}\n")));
-            text
-        }
-        false => lines.iter().map(|line| format!("{line}\n")).collect(),
+        true => format!("Nothing to do: the disk is no larger than that.\n{lines}"),
+        false => lines,
     }
 }
 
@@ -112,11 +103,7 @@ fn as_json(plan: &ShrinkPlan) -> Value {
         "old-size": plan.old_size,
         "new-size": plan.new_size,
         "partition": plan.partition,
-        "filesystem": plan.filesystem.as_ref().map(|change| json!({
-            "type": change.content.kind,
-            "old-size": change.old_size,
-            "new-size": change.new_size,
-        })),
+        "filesystem": plan.filesystem.as_ref().map(filesystem_json),
         "steps": plan.describe(),
     })
 }

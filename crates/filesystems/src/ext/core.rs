@@ -54,10 +54,8 @@ pub(crate) struct Core {
     pub(crate) checkpointing: bool,
     /// Changes made so far.
     pub(crate) changes: u64,
-    /// A change cannot go on before the transaction that is being written is durable.
-    pub(crate) must_wait: bool,
-    /// A change cannot go on before the running transaction is durable.
-    pub(crate) must_commit: bool,
+    /// Why a change could not go on, though it can later.
+    pub(crate) obstacle: Option<Obstacle>,
     pub(crate) read_only: bool,
     /// A commit failed: what is in memory is not on disk, nothing may follow.
     pub(crate) failed: bool,
@@ -73,6 +71,15 @@ pub(crate) struct Core {
     pub(crate) clock: Option<crate::Time>,
     /// Checksums of bitmaps are checked once.
     pub(crate) checked_bitmaps: Mutex<HashSet<u64>>,
+}
+
+/// What must be durable before a change can go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Obstacle {
+    /// The transaction that is being written.
+    UnderWay,
+    /// The running one.
+    Running,
 }
 
 impl Core {
@@ -119,8 +126,7 @@ impl Core {
             in_flight: None,
             checkpointing: false,
             changes: 0,
-            must_wait: false,
-            must_commit: false,
+            obstacle: None,
             read_only,
             failed: false,
             goal: 0,
@@ -272,7 +278,7 @@ impl Core {
             (start..start + count).filter(|number| revoked.contains(number)).peekable();
         if self.checkpointing && touched.peek().is_some() {
             // The older content is on its way to the same place.
-            self.must_wait = true;
+            self.obstacle = Some(Obstacle::UnderWay);
             return Err(errors::busy());
         }
         overwritten.extend(touched);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use disksmith_disk::{Disk, Kind, Result};
 
-use super::core::Core;
+use super::core::{Core, Obstacle};
 use crate::{Time, errors};
 
 /// A transaction is committed when it is this old and something happens.
@@ -101,20 +101,19 @@ impl Ext {
                 }
                 Err(error) => {
                     core.rollback();
-                    let must_wait = std::mem::take(&mut core.must_wait);
-                    let must_commit = std::mem::take(&mut core.must_commit);
+                    let obstacle = core.obstacle.take();
                     let freed = core.has_pending_space();
                     drop(core);
-                    if must_wait {
-                        drop(self.durable());
-                    } else if must_commit {
-                        self.commit()?;
-                    } else if error.kind() == Kind::OutOfSpace && freed && !committed {
-                        // What was freed can be used after the commit.
-                        committed = true;
-                        self.commit()?;
-                    } else {
-                        return Err(error);
+                    let full = error.kind() == Kind::OutOfSpace && freed && !committed;
+                    match obstacle {
+                        Some(Obstacle::UnderWay) => drop(self.durable()),
+                        Some(Obstacle::Running) => self.commit()?,
+                        None if full => {
+                            // What was freed can be used after the commit.
+                            committed = true;
+                            self.commit()?;
+                        }
+                        None => return Err(error),
                     }
                 }
             }

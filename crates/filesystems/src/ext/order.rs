@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use disksmith_disk::Result;
 
 use super::cache::Block;
-use super::core::Core;
+use super::core::{Core, Obstacle};
 use super::layout::Inode;
 use crate::errors;
 
@@ -135,7 +135,7 @@ impl Core {
         }
         let order = &self.transaction.order;
         if order.leaving.contains(&to) || order.arriving.contains(&from) {
-            self.must_commit = true;
+            self.obstacle = Some(Obstacle::Running);
             return Err(errors::busy());
         }
         self.note(Note::Arriving(to));
