@@ -18,6 +18,8 @@ const PACKAGES: &[&str] = &[
     "disksmith-codec",
     "disksmith-open",
     "disksmith-operations",
+    "disksmith-export",
+    "disksmith",
     "disksmith-fuzz-harness",
 ];
 /// What the crash simulators run over, and how their tests are called.
@@ -44,7 +46,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let profiles = folder.join("profiles");
     let _ = std::fs::remove_dir_all(&profiles);
     std::fs::create_dir_all(&profiles).map_err(|e| e.to_string())?;
-    let cargo = Cargo { wrapper: wrapper(&folder)?, profiles: profiles.clone(), chosen };
+    let cargo = Cargo { wrapper: wrapper(&folder)?, profiles: profiles.clone(), target, chosen };
     let executables = cargo.build()?;
     let tested = cargo.test();
     let figures = tools.figures(&profiles, &executables)?;
@@ -71,6 +73,7 @@ fn wrapper(folder: &Path) -> Result<PathBuf, String> {
 struct Cargo {
     wrapper: PathBuf,
     profiles: PathBuf,
+    target: PathBuf,
     chosen: Vec<String>,
 }
 
@@ -85,7 +88,8 @@ impl Cargo {
             // Lines come from the coverage map: debug information would only take time.
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env("CARGO_PROFILE_TEST_DEBUG", "0")
-            .env("LLVM_PROFILE_FILE", self.profiles.join("%p-%m.profraw"))
+            // The program runs thousands of times: four files of each executable take them all.
+            .env("LLVM_PROFILE_FILE", self.profiles.join("%4m.profraw"))
             .current_dir(root());
         command
     }
@@ -101,7 +105,10 @@ impl Cargo {
             let inside = line.split_once('(')?.1.split_once(')')?.0;
             line.trim_start().starts_with("Executable").then(|| root().join(inside))
         };
-        Ok(text.lines().filter_map(path).collect())
+        let mut executables: Vec<PathBuf> = text.lines().filter_map(path).collect();
+        // Tests of the program run it beside them.
+        executables.extend(Some(self.target.join("debug/disksmith")).filter(|p| p.exists()));
+        Ok(executables)
     }
 
     fn test(&self) -> Outcome {

@@ -33,6 +33,8 @@ const FINDINGS_MOST: u64 = 1 << 20;
 /// L2 tables that are visited per L1 table beyond one for each cluster of the file. In a sound
 /// image no L1 refers to a table twice.
 const VISITS_EXTRA: u64 = 4096;
+/// How often references are counted at most while a repair makes the file longer.
+const COUNTS_MOST: u32 = 3;
 
 /// Checks the image on `storage` and mends what `repair` allows. Errors that kept the check
 /// from being carried out carry the text that qemu-img prints after `Check failed: `.
@@ -70,6 +72,8 @@ struct Checker<'a> {
     buffer: Vec<u8>,
     /// The refcounts on disk are equal to the references counted.
     counts_agree: bool,
+    /// References that lie behind the end of the file were not counted.
+    uncounted: bool,
 }
 
 impl<'a> Checker<'a> {
@@ -100,6 +104,7 @@ impl<'a> Checker<'a> {
             blocks: BTreeSet::new(),
             buffer: Vec::new(),
             counts_agree: false,
+            uncounted: false,
         })
     }
 
@@ -137,7 +142,7 @@ impl<'a> Checker<'a> {
     }
 
     fn check_refcounts(&mut self) -> Result<()> {
-        self.count_all()?;
+        self.count_to_the_end()?;
         let before = self.report;
         let mut stored = Stored::new(self.storage, &self.roots)?;
         let mut highest = self.compare(&mut stored, Repair::None)?;
@@ -158,6 +163,27 @@ impl<'a> Checker<'a> {
         self.check_copied(&mut stored)?;
         self.report.image_end_offset = Some((highest + 1) << self.roots.shape.cluster_bits);
         Ok(())
+    }
+
+    /// Counts every reference, and all of them once more where a repair made the file longer:
+    /// what was behind its end before may lie in it now. Not where parts cannot be mended: the
+    /// image stays broken then.
+    fn count_to_the_end(&mut self) -> Result<()> {
+        let before = self.report;
+        for _ in 1..COUNTS_MOST {
+            let size = self.storage.size();
+            self.count_all()?;
+            let hopeless = self.report.check_errors > before.check_errors;
+            if !self.uncounted || self.storage.size() == size || hopeless {
+                return Ok(());
+            }
+            let corruptions_fixed = self.report.corruptions_fixed;
+            self.report = CheckReport { corruptions_fixed, ..before };
+            self.rebuild = false;
+            self.uncounted = false;
+            self.counter = Counter::new(&self.roots.shape);
+        }
+        self.count_all()
     }
 
     /// Counts every reference in the image.
@@ -211,6 +237,7 @@ impl<'a> Checker<'a> {
         }
         let shape = self.roots.shape;
         if self.past_end(offset, size) && !self.lengthen(offset, size) {
+            self.uncounted = true;
             self.corrupt(format!(
                 "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset {offset:#x} size {size:#x}"
             ));

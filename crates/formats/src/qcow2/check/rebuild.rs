@@ -74,6 +74,10 @@ impl Checker<'_> {
         let mut stored = Stored::new(self.storage, &self.roots)?;
         let highest = self.compare(&mut stored, Repair::Leaks)?;
         self.storage.flush()?;
+        // Counts that are too low are of references that came to light only now. Where some cannot
+        // be known, the new structures lie in what the image takes for something else.
+        let known = self.report.check_errors == found.check_errors;
+        self.rebuild |= known && self.report.corruptions > found.corruptions;
         self.report = found;
         Ok(highest)
     }
