@@ -43,9 +43,10 @@ pub(crate) fn find(bits: &[u8], from: u64, end: u64, wanted: bool) -> Option<u64
     while at < end {
         if at.is_multiple_of(8) {
             let rest = bits.get((at / 8) as usize..)?;
-            let dull = rest.iter().take_while(|byte| **byte == skip).count() as u64 * 8;
+            let within = ((end - at) / 8) as usize;
+            let dull = rest.iter().take(within).take_while(|byte| **byte == skip).count();
             if dull > 0 {
-                at += dull;
+                at += dull as u64 * 8;
                 continue;
             }
         }

@@ -32,7 +32,7 @@ impl Fsck {
         let per_cluster = 1_u64 << self.core.shape.cluster_bits;
         let mut sum = clusters;
         for (holder, length) in values {
-            *self.names.entry(holder).or_insert(0) += 1;
+            self.known.count_name(holder);
             sum += length.div_ceil(self.core.shape.block_size as u64).div_ceil(per_cluster);
         }
         Ok(Some(sum))

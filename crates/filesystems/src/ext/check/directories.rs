@@ -283,15 +283,15 @@ impl Fsck {
             }
             _ => {}
         }
-        let shown = String::from_utf8_lossy(name).into_owned();
-        let text = format!("Directory {number} has the name '{shown}'");
+        let shown = String::from_utf8_lossy(name);
+        let text = || format!("Directory {number} has the name '{shown}'");
         if name.is_empty() || name == b"." || name == b".." {
-            return self.or_fine(text, Verdict::Drop);
+            return self.or_fine(text(), Verdict::Drop);
         }
         if let Some(better) = self.better_name(directory, name) {
-            let verdict = self.or_fine(text, Verdict::Name(better));
+            let verdict = self.or_fine(text(), Verdict::Name(better));
             self.waiting.rebuild.extend(self.repairing().then_some(number));
-            self.count_name(entry.inode);
+            self.known.count_name(entry.inode);
             return verdict;
         }
         if let Some(verdict) = self.target(number, entry, &shown) {
@@ -300,13 +300,13 @@ impl Fsck {
         if let Some(verdict) = self.encrypted_entry(directory, entry) {
             return verdict;
         }
-        self.count_name(entry.inode);
+        self.known.count_name(entry.inode);
         if !names.insert(name.to_vec()) {
             let text = format!("Directory {number} has the name '{shown}' twice");
             // Building it anew gives the second another name.
             return self.or_fine(text, Verdict::Rebuild);
         }
-        let Some(actual) = self.kinds.get(&entry.inode).copied() else { return Verdict::Fine };
+        let Some(actual) = self.known.kind(entry.inode) else { return Verdict::Fine };
         if actual == FileKind::Directory {
             let folder = self.folders.entry(entry.inode).or_default();
             if folder.named_in != 0 || entry.inode == ROOT {
@@ -337,7 +337,7 @@ impl Fsck {
         let what = if entry.name.len() < ENCRYPTED_NAME_LEAST {
             "a name that is too short"
         } else {
-            let kind = self.kinds.get(&inode)?;
+            let kind = self.known.kind(inode)?;
             match (kind, self.policies.get(&inode)) {
                 (FileKind::Regular | FileKind::Directory | FileKind::Symlink, None) => {
                     "a file that is not encrypted"
@@ -354,19 +354,14 @@ impl Fsck {
         if self.problem(text) { verdict } else { Verdict::Fine }
     }
 
-    fn count_name(&mut self, inode: u32) {
-        *self.names.entry(inode).or_insert(0) += 1;
-    }
-
     /// What a name should be instead, if it cannot be a name.
     fn better_name(&self, directory: &Inode, name: &[u8]) -> Option<Vec<u8>> {
         if directory.has_flag(flags::ENCRYPT) {
             return None;
         }
-        let plain: Vec<u8> =
-            name.iter().map(|b| if matches!(b, 0 | b'/') { b'.' } else { *b }).collect();
-        if plain != name {
-            return Some(plain);
+        let forbidden = |byte: &u8| matches!(byte, 0 | b'/');
+        if name.iter().any(forbidden) {
+            return Some(name.iter().map(|b| if forbidden(b) { b'.' } else { *b }).collect());
         }
         let strict = self.core.sb.raw.get(ENCODING_FLAGS_AT).is_some_and(|flags| flags & 1 != 0);
         let folded = directory.has_flag(flags::CASEFOLD) && strict;
@@ -388,7 +383,7 @@ impl Fsck {
         }
         if self.wake(inode) {
             // It lies where the group says that no inode is: looked at in the next round.
-            self.count_name(inode);
+            self.known.count_name(inode);
             return Some(Verdict::Fine);
         }
         Some(Verdict::Drop)

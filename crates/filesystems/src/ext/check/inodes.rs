@@ -85,8 +85,7 @@ impl Fsck {
         if inode.number >= self.core.shape.first_inode || inode.number == ROOT {
             bitmap::set(&mut self.inodes, u64::from(inode.number - 1), false);
         }
-        self.kinds.remove(&inode.number);
-        self.links.remove(&inode.number);
+        self.known.forget(inode.number);
         self.folders.remove(&inode.number);
     }
 
@@ -112,7 +111,7 @@ impl Fsck {
         }
         bitmap::set(&mut self.inodes, u64::from(number - 1), true);
         self.report.files += u64::from(!reserved);
-        self.links.insert(number, inode.i_links_count());
+        self.known.set_links(number, inode.i_links_count());
         self.extra_size(inode);
         if self.stray_quota(inode) {
             inode.raw.fill(0);
@@ -193,7 +192,7 @@ impl Fsck {
     fn file(&mut self, inode: &mut Inode, kind: FileKind) -> Result<()> {
         let number = inode.number;
         let kind = self.really_directory(inode, kind);
-        self.kinds.insert(number, kind);
+        self.known.set_kind(number, kind);
         if number == ROOT
             && kind != FileKind::Directory
             && self.problem("The root inode is no directory")

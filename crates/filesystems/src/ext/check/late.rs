@@ -53,7 +53,7 @@ impl Fsck {
             });
         }
         for number in &waiting.connect {
-            let Some(kind) = self.kinds.get(number).copied() else { continue };
+            let Some(kind) = self.known.kind(*number) else { continue };
             self.attempt(&format!("inode {number}"), |core| connect(core, *number, kind));
         }
         Ok(())
@@ -148,7 +148,7 @@ impl Fsck {
         let mut names = HashSet::new();
         for (inode, name) in raw {
             let dots = name.is_empty() || name == b"." || name == b"..";
-            let Some(kind) = self.kinds.get(&inode).copied().filter(|_| !dots) else { continue };
+            let Some(kind) = self.known.kind(inode).filter(|_| !dots) else { continue };
             let name = unused_name(&name, |name| names.contains(name));
             names.insert(name.clone());
             entries.push(NewEntry { inode, kind, name });

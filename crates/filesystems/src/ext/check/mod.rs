@@ -14,6 +14,7 @@
 mod attributes;
 mod directories;
 mod inodes;
+mod known;
 mod late;
 pub(crate) mod mapping;
 mod quota;

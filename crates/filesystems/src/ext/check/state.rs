@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use disksmith_disk::Result;
 
+use super::known::KnownInodes;
 use super::{BLOCKS_MAX, CheckReport, FINDINGS_MAX, Repair};
-use crate::FileKind;
 use crate::ext::bitmap;
 use crate::ext::core::Core;
 use crate::ext::layout::Inode;
@@ -49,10 +49,7 @@ pub(super) struct Fsck {
     /// A bit for each inode in use.
     pub(super) inodes: Vec<u8>,
     pub(super) folders: BTreeMap<u32, Folder>,
-    /// Names found of each inode.
-    pub(super) names: HashMap<u32, u32>,
-    pub(super) kinds: HashMap<u32, FileKind>,
-    pub(super) links: HashMap<u32, u16>,
+    pub(super) known: KnownInodes,
     /// Attribute blocks: users found.
     pub(super) shared: HashMap<u64, u32>,
     pub(super) orphans: HashSet<u32>,
@@ -75,6 +72,7 @@ impl Fsck {
         let clusters = core.shape.blocks >> core.shape.cluster_bits;
         let (used, inodes) =
             (vec![0; (clusters / 8 + 1) as usize], vec![0; (core.shape.inodes / 8 + 1) as usize]);
+        let known = KnownInodes::new(core.shape.inodes);
         Ok(Self {
             report: CheckReport { journal: !core.overlay.is_empty(), ..CheckReport::default() },
             core,
@@ -84,9 +82,7 @@ impl Fsck {
             twice: BTreeSet::new(),
             inodes,
             folders: BTreeMap::new(),
-            names: HashMap::new(),
-            kinds: HashMap::new(),
-            links: HashMap::new(),
+            known,
             shared: HashMap::new(),
             orphans: HashSet::new(),
             policies: HashMap::new(),

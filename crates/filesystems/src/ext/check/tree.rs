@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use disksmith_disk::Result;
 
+use super::known::Known;
 use super::state::Fsck;
 use crate::FileKind;
 use crate::ext::core::{JOURNAL_INODE, ROOT};
@@ -23,7 +24,7 @@ impl Fsck {
         for number in numbers {
             let folder = self.folders.get(&number).copied().unwrap_or_default();
             let parent = if number == ROOT { ROOT } else { folder.named_in };
-            let unlinked = self.links.get(&number) == Some(&0)
+            let unlinked = self.known.get(number).links == Some(0)
                 || number < self.core.shape.first_inode && number != ROOT;
             if parent != 0
                 && folder.dotdot != 0
@@ -70,15 +71,13 @@ impl Fsck {
     }
 
     pub(super) fn link_counts(&mut self) -> Result<()> {
-        let mut all: Vec<(u32, u16)> = self.links.iter().map(|(n, l)| (*n, *l)).collect();
-        all.sort_unstable();
-        for (number, links) in all {
+        for number in self.known.in_use() {
             if self.is_hidden(number) || self.orphans.contains(&number) {
                 continue;
             }
-            let links = u32::from(links);
-            let names = self.names.get(&number).copied().unwrap_or(0);
-            if self.kinds.get(&number) == Some(&FileKind::Directory) {
+            let Known { kind, links, names } = self.known.get(number);
+            let links = links.map_or(0, u32::from);
+            if kind == Some(FileKind::Directory) {
                 let folder = self.folders.get(&number).copied().unwrap_or_default();
                 let expected = folder.subfolders + 2;
                 let many = links == 1
@@ -96,7 +95,7 @@ impl Fsck {
                 }
             } else if names == 0 {
                 self.nameless(number)?;
-            } else if links != names && self.kinds.contains_key(&number) {
+            } else if links != names && kind.is_some() {
                 let holder =
                     self.core.inode_unchecked(number).is_ok_and(|i| i.has_flag(flags::EA_INODE));
                 let text = format!("Inode {number} counts {links} links, it has {names}");
