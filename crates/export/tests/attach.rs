@@ -3,9 +3,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use disksmith_disk::{Disk, Slice};
 use disksmith_export::{DiskFile, DiskFolder, MountOptions, is_mounted, loops, mount, unmount};
@@ -38,15 +40,26 @@ fn attached(use_it: impl FnOnce(&Path)) -> Vec<u8> {
     let (mounted, disks) = mount(DiskFolder::new(files, false), &folder, &options).unwrap();
     std::thread::scope(|scope| {
         let server = scope.spawn(|| mounted.serve());
-        use_it(&folder);
-        unmount(&folder).unwrap();
+        let used = std::panic::catch_unwind(AssertUnwindSafe(|| use_it(&folder)));
+        unmount_soon(&folder);
         server.join().unwrap().unwrap();
+        used.unwrap();
     });
     assert!(!is_mounted(&folder));
     for disk in disks {
         disk.flush().unwrap();
     }
     fs::read(&file).unwrap()
+}
+
+/// A program that another test starts holds all open files of this one for a moment, until its own
+/// code runs.
+fn unmount_soon(folder: &Path) {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = unmount(folder) {
+        assert!(Instant::now() < give_up, "{error}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
