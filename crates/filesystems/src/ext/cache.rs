@@ -2,6 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Unchanged blocks kept in memory for each filesystem, in bytes.
+static MOST_BYTES: AtomicUsize = AtomicUsize::new(64 << 20);
+
+/// Sets how many bytes of unchanged metadata every ext filesystem that is opened, checked or
+/// resized from now on keeps in memory at most: 64 MiB otherwise. A block or two is kept always.
+pub fn limit_cache(bytes: usize) {
+    MOST_BYTES.store(bytes, Ordering::Relaxed);
+}
+
+pub(crate) fn most_bytes() -> usize {
+    MOST_BYTES.load(Ordering::Relaxed)
+}
 
 /// A block's bytes, shared.
 pub(crate) type Block = Arc<Vec<u8>>;

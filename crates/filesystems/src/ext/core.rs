@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use disksmith_disk::{Context as _, Disk, Error, Kind, Result};
 
-use super::cache::{Block, Cache, State};
+use super::cache::{self, Block, Cache, State};
 use super::checksum::crc32c;
 use super::features::Incompat;
 pub(crate) use super::groups::group_checksum;
@@ -26,8 +26,6 @@ pub(crate) const RESIZE_INODE: u32 = 7;
 /// The journal's usual inode.
 pub(crate) const JOURNAL_INODE: u32 = 8;
 
-/// Unchanged blocks kept in memory, in bytes.
-const CACHE_BYTES: usize = 64 << 20;
 /// The most blocks of a transaction, even if the journal is larger: they wait in memory.
 pub(super) const TRANSACTION_MAX: usize = 1 << 14;
 
@@ -116,7 +114,7 @@ impl Core {
             sb,
             shape,
             groups: Vec::new(),
-            cache: Mutex::new(Cache::new(CACHE_BYTES / shape.block_size)),
+            cache: Mutex::new(Cache::new(cache::most_bytes() / shape.block_size)),
             overlay,
             transaction: Transaction::default(),
             undo: None,

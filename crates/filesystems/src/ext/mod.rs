@@ -45,6 +45,7 @@ mod tune;
 mod usage;
 mod xattr;
 
+pub use cache::limit_cache;
 pub use check::{CheckReport, Repair, RepairReport, check, repair};
 pub use features::{Compat, Feature, FeatureSet, Incompat, RoCompat};
 pub use handle::Ext;

@@ -95,6 +95,45 @@ pub(crate) fn change(ours: &dyn Filesystem) -> Result<()> {
         ours.fallocate(file, 4096, 8192, Fallocate::PunchHole)?;
         ours.fallocate(file, 0, 4096, Fallocate::ZeroRange { keep_size: true })?;
         ours.unlink(root, b"link")?;
+        shapes(ours)?;
     }
     ours.close()
+}
+
+/// What only filesystems of Unix have: files far apart, attributes of all lengths, directories that
+/// move, files without a name that are open.
+fn shapes(ours: &dyn Filesystem) -> Result<()> {
+    let root = ours.root();
+    let wide = ours.create(root, b"far apart", &new(FileKind::Regular))?.inode;
+    // Pointers: direct, simple, double and triple; extents: more than an inode has room for.
+    for offset in [0, 40_000, 300_000, 90_000_000, 150_000, 20_000, 60_000] {
+        ours.write(wide, offset, &[8; 1500])?;
+    }
+    ours.fallocate(wide, 500_000, 5000, Fallocate::Allocate { keep_size: false })?;
+    ours.fsync(wide)?;
+    ours.fallocate(wide, 1000, 200_000, Fallocate::PunchHole)?;
+    ours.set_attributes(wide, &Changes { size: Some(290_000), ..Changes::default() })?;
+    for (name, length) in [("user.a", 10), ("user.b", 200), ("user.c", 400), ("user.a", 90)] {
+        ours.set_xattr(wide, name.as_bytes(), &vec![1; length], None)?;
+    }
+    ours.remove_xattr(wide, b"user.b")?;
+    ours.set_attributes(
+        wide,
+        &Changes { mode: Some(0o600), uid: Some(70_000), gid: Some(8), ..Changes::default() },
+    )?;
+    let (left, right) = (b"left".as_slice(), b"right".as_slice());
+    let from = ours.create(root, left, &new(FileKind::Directory))?.inode;
+    let to = ours.create(root, right, &new(FileKind::Directory))?.inode;
+    ours.create(from, b"pipe", &new(FileKind::Fifo))?;
+    ours.create(from, b"moves", &new(FileKind::Directory))?;
+    ours.create(to, b"small", &new(FileKind::Regular))?;
+    ours.rename(from, b"moves", to, b"moved", Rename::NoReplace)?;
+    ours.rename(from, b"pipe", to, b"small", Rename::Exchange)?;
+    ours.rename(root, left, root, right, Rename::Replace).err();
+    let open = ours.lookup(root, b"second name")?.inode;
+    ours.hold(open);
+    ours.unlink(root, b"second name")?;
+    ours.unlink(ours.lookup(root, b"folder")?.inode, b"file")?;
+    ours.write(open, 50_000, &[9; 2000])?;
+    ours.release(open, 1)
 }

@@ -25,8 +25,15 @@ pub(crate) struct Kind {
 }
 
 pub(crate) const KINDS: &[Kind] = &[
-    Kind { name: "ext4", size: 4 << 20, make: |disk| make_ext(disk, Profile::Ext4), ..EXT },
-    Kind { name: "ext2", size: 2 << 20, ..EXT },
+    Kind { name: "ext4", size: 6 << 20, make: |disk| make_ext(disk, Profile::Ext4, ""), ..EXT },
+    Kind { name: "ext2", size: 3 << 20, ..EXT },
+    Kind { name: "ext3", size: 6 << 20, make: |disk| make_ext(disk, Profile::Ext3, ""), ..EXT },
+    Kind {
+        name: "ext4 with small files inside",
+        size: 6 << 20,
+        make: |disk| make_ext(disk, Profile::Ext4, "inline_data,ea_inode"),
+        ..EXT
+    },
     Kind { name: "fat12", size: 1 << 20, ..FAT },
     Kind { name: "fat16", size: 5 << 20, make: |disk| make_fat(&*disk, FatKind::Fat16), ..FAT },
     Kind { name: "fat32", size: 40 << 20, make: |disk| make_fat(&*disk, FatKind::Fat32), ..FAT },
@@ -44,7 +51,7 @@ pub(crate) const KINDS: &[Kind] = &[
 const EXT: Kind = Kind {
     name: "",
     size: 0,
-    make: |disk| make_ext(disk, Profile::Ext2),
+    make: |disk| make_ext(disk, Profile::Ext2, ""),
     open: |disk, read_only| Ok(Arc::new(Ext::open(disk, read_only)?)),
     check: |disk| Ok(ext::check(disk)?.findings),
     repair: |disk| Ok(ext::repair(disk, ext::Repair::All)?.last.findings),
@@ -61,11 +68,12 @@ const FAT: Kind = Kind {
     resize: Some(|disk, size| fat::resize(disk, size).map(drop)),
 };
 
-fn make_ext(disk: Arc<dyn Disk>, profile: Profile) -> Result<()> {
+fn make_ext(disk: Arc<dyn Disk>, profile: Profile, features: &str) -> Result<()> {
     let options = MakeOptions {
         profile,
+        features: features.into(),
         block_size: Some(1024),
-        journal_blocks: (profile == Profile::Ext4).then_some(1024),
+        journal_blocks: (profile != Profile::Ext2).then_some(1024),
         inodes: Some(200),
         uuid: Some([7; 16]),
         hash_seed: Some([9; 16]),
