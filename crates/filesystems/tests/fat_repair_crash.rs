@@ -147,6 +147,8 @@ struct Ground<'a> {
     kind: String,
     sound: Vec<u8>,
     harms: Vec<Harm<'a>>,
+    /// What is mended from the backup of the boot sectors, and done alone: that may be damaged too.
+    boot: &'a [Harm<'a>],
 }
 
 impl Ground<'_> {
@@ -157,7 +159,7 @@ impl Ground<'_> {
         let disk = Arc::new(MemoryDisk::from_bytes(&self.sound));
         let tree = readable(&*(self.family.open)(disk).unwrap());
         let seeds = if any_script() { SEEDS.1 } else { SEEDS.0 };
-        let alone = self.harms.iter().map(|(name, harm)| {
+        let alone = self.harms.iter().chain(self.boot).map(|(name, harm)| {
             let mut bytes = self.sound.clone();
             harm(&mut bytes);
             (name.to_string(), bytes)
@@ -207,11 +209,12 @@ fn cut_fat(kind: FatKind) {
             (*name, move |bytes: &mut [u8]| harm(&mut fat_damage::Damage { bytes, kind }))
         })
         .collect();
-    let mut harms: Vec<Harm<'_>> = harms.iter().map(|(name, harm)| (*name, harm as _)).collect();
-    if kind == FatKind::Fat32 {
-        harms.push(("no boot sector", &|bytes| bytes[..512].fill(0)));
-    }
-    Ground { family: &FAT, kind: format!("{kind:?}"), sound, harms }.cut_all();
+    let harms = harms.iter().map(|(name, harm)| (*name, harm as _)).collect();
+    let boot: &[Harm<'_>] = match kind {
+        FatKind::Fat32 => &[("no boot sector", &|bytes| bytes[..512].fill(0))],
+        _ => &[],
+    };
+    Ground { family: &FAT, kind: format!("{kind:?}"), sound, harms, boot }.cut_all();
 }
 
 #[test]
@@ -236,7 +239,7 @@ fn repairs_of_exfat() {
         .iter()
         .map(|(name, _, harm)| (*name, |bytes: &mut [u8]| harm(&mut exfat_damage::Damage(bytes))))
         .collect();
-    let mut harms: Vec<Harm<'_>> = harms.iter().map(|(name, harm)| (*name, harm as _)).collect();
-    harms.push(("no boot sectors", &|bytes| bytes[..512 * 12].fill(0)));
-    Ground { family: &EXFAT, kind: "exFAT".into(), sound, harms }.cut_all();
+    let harms = harms.iter().map(|(name, harm)| (*name, harm as _)).collect();
+    let boot: &[Harm<'_>] = &[("no boot sectors", &|bytes| bytes[..512 * 12].fill(0))];
+    Ground { family: &EXFAT, kind: "exFAT".into(), sound, harms, boot }.cut_all();
 }
