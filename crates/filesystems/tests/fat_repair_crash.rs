@@ -159,24 +159,27 @@ impl Ground<'_> {
         let disk = Arc::new(MemoryDisk::from_bytes(&self.sound));
         let tree = readable(&*(self.family.open)(disk).unwrap());
         let seeds = if any_script() { SEEDS.1 } else { SEEDS.0 };
-        let alone = self.harms.iter().chain(self.boot).map(|(name, harm)| {
-            let mut bytes = self.sound.clone();
-            harm(&mut bytes);
-            (name.to_string(), bytes)
-        });
-        let mixed =
-            (1..=seeds).map(|seed| (format!("seed {seed}"), self.damaged_by(&mut Rng::new(seed))));
-        let looked: u64 =
-            alone.chain(mixed).map(|(name, bytes)| self.cut(&name, &bytes, &tree, &image)).sum();
+        let mut looked = 0;
+        for (name, harm) in self.harms.iter().chain(self.boot) {
+            looked += self.cut(name, &tree, &image, &|| {
+                let mut bytes = self.sound.clone();
+                harm(&mut bytes);
+                bytes
+            });
+        }
+        for seed in 1..=seeds {
+            let damaged = || self.damaged_by(&mut Rng::new(seed));
+            looked += self.cut(&format!("seed {seed}"), &tree, &image, &damaged);
+        }
         println!("{}: {looked} states of repairs", self.kind);
     }
 
-    fn cut(&self, name: &str, damaged: &[u8], sound: &Tree, image: &Path) -> u64 {
+    fn cut(&self, name: &str, sound: &Tree, image: &Path, damaged: &dyn Fn() -> Vec<u8>) -> u64 {
         let mut looked = 0;
         for (how, lost) in [("keep", Lost::Keep), ("free", Lost::Free)] {
             let name = format!("{}, {name}, {how}", self.kind);
             if is_wanted(&name) {
-                let (family, damaged) = (self.family, MemoryDisk::from_bytes(damaged));
+                let (family, damaged) = (self.family, MemoryDisk::from_bytes(&damaged()));
                 looked += Script { name, family, sound, damaged, lost }.cut(image);
             }
         }
@@ -201,10 +204,9 @@ impl Ground<'_> {
 
 fn cut_fat(kind: FatKind) {
     let sound = fat_damage::filled(kind, 3 << 20, if kind == FatKind::Fat12 { 1024 } else { 512 });
-    let here = fat_damage::HARMS
+    let harms: Vec<_> = fat_damage::HARMS
         .iter()
-        .filter(|(_, scope, _)| *scope != fat_damage::Scope::Fat32 || kind == FatKind::Fat32);
-    let harms: Vec<_> = here
+        .filter(|(_, scope, _)| scope.has(kind))
         .map(|(name, _, harm)| {
             (*name, move |bytes: &mut [u8]| harm(&mut fat_damage::Damage { bytes, kind }))
         })

@@ -149,9 +149,20 @@ const FOLDER2: &[u8; 11] = b"FOLDER2    ";
 pub(crate) enum Scope {
     Any,
     /// There is nothing to be damaged in the others.
+    Fat12,
     Fat32,
     /// fsck.fat 4.2 does not look there.
     Unseen,
+}
+
+impl Scope {
+    pub(crate) fn has(self, kind: FatKind) -> bool {
+        match self {
+            Self::Fat12 => kind == FatKind::Fat12,
+            Self::Fat32 => kind == FatKind::Fat32,
+            Self::Any | Self::Unseen => true,
+        }
+    }
 }
 
 pub(crate) type Harm = (&'static str, Scope, fn(&mut Damage<'_>));
@@ -188,6 +199,15 @@ pub(crate) const HARMS: &[Harm] = &[
     ("a chain through a free cluster", Scope::Any, |d| {
         let start = d.start(d.entry(FILE4));
         d.link(start, 1500);
+    }),
+    ("a chain to be cut at an entry in two sectors", Scope::Fat12, |d| {
+        // 341 + 341 / 2 = 511. With one of its sectors only, the end that a repair writes there is
+        // a number whose last four bits are set: of a file that is looked at later.
+        let start = d.start(d.inside(d.entry(FOLDER), FILE4));
+        let free = (start + 19) & !15;
+        d.link(start, 341);
+        d.link(341, free);
+        d.link(free, 0);
     }),
     ("a chain out of the volume", Scope::Any, |d| {
         let start = d.start(d.entry(FILE4));
