@@ -189,6 +189,32 @@ pub(crate) const DAMAGES: &[(&str, bool, Breaker)] = &[
         let at = d.cluster(d.le(root + 64 + 20, 4)) + 200;
         d.0[at] ^= 0x20;
     }),
+    ("bitmap of another length", false, |d| {
+        let bitmap = d.cluster(d.le(96, 4)) + 32;
+        let size = d.le(bitmap + 24, 8) as u64;
+        d.put(bitmap + 24, size + 8, 8);
+    }),
+    ("bitmap with a cluster too many", false, |d| {
+        let start = d.le(d.cluster(d.le(96, 4)) + 32 + 20, 4);
+        let (at, free) = (d.fat(start), d.fat(1500));
+        d.put(at, 1500, 4);
+        d.put(free, 0xFFFF_FFFF, 4);
+    }),
+    ("empty file with a cluster", false, |d| d.stream("Some file 0.3.txt", 20, 1500, 4)),
+    ("directory outside", false, |d| d.stream("Folder 2", 20, 0x00FF_FFFF, 4)),
+    ("chain of a bad cluster", false, |d| {
+        let at = d.fat(d.start("Some file 1.0.txt"));
+        d.put(at, 0xFFFF_FFF7, 4);
+    }),
+    ("chain to a free cluster", false, |d| {
+        let at = d.fat(d.start("Some file 1.0.txt"));
+        d.put(at, 1500, 4);
+    }),
+    ("name with a bad character", false, |d| {
+        let set = d.set("Some file 2.1.txt");
+        d.0[set + 64 + 2] = b'*';
+        d.seal(set);
+    }),
     ("same name twice", false, |d| {
         let (one, two) = (d.set("Some file 0.0.txt"), d.set("Some file 0.1.txt"));
         let names = d.0[one + 64..one + 128].to_vec();
