@@ -242,6 +242,12 @@ fn repairs_of_exfat() {
         .map(|(name, _, harm)| (*name, |bytes: &mut [u8]| harm(&mut exfat_damage::Damage(bytes))))
         .collect();
     let harms = harms.iter().map(|(name, harm)| (*name, harm as _)).collect();
-    let boot: &[Harm<'_>] = &[("no boot sectors", &|bytes| bytes[..512 * 12].fill(0))];
+    let boot: &[Harm<'_>] = &[
+        ("no boot sectors", &|bytes| bytes[..512 * 12].fill(0)),
+        ("other checksums of both boot regions", &|bytes| {
+            bytes[512 * 11] ^= 1;
+            bytes[512 * 23] ^= 1;
+        }),
+    ];
     Ground { family: &EXFAT, kind: "exFAT".into(), sound, harms, boot }.cut_all();
 }

@@ -150,6 +150,11 @@ fn thinned(ours: &dyn Filesystem) {
 /// What lies in the clusters whose entries of FAT12 are in two sectors, which are used last: one
 /// file in all of them, another one before.
 fn split(ours: &dyn Filesystem) {
+    split_beside(ours, 20_000);
+}
+
+/// The same with so many bytes in the other one.
+fn split_beside(ours: &dyn Filesystem, other: u64) {
     let put = |name: &str, length: u64| {
         let file = ours.create(ours.root(), name.as_bytes(), &new(FileKind::Regular)).unwrap();
         let bytes: Vec<u8> = (0..length).map(|at| (at / 512 % 251) as u8 + 1).collect();
@@ -161,7 +166,7 @@ fn split(ours: &dyn Filesystem) {
     put("all but the last few", (free(ours) - SPLIT) * 512);
     put("split", free(ours) * 512);
     ours.unlink(ours.root(), b"all but the last few").unwrap();
-    put("another one", 20_000);
+    put("another one", other);
 }
 
 /// How many such clusters there are in the volume of this test.
@@ -216,4 +221,25 @@ fn fat32() {
         Script { name: "FAT32: shrinks", kind, lengths: &[4000, 2000], fill: thinned },
         Script { name: "FAT32: grows back", kind, lengths: &[3000, 2000, 2900], fill: some },
     ]);
+}
+
+/// Where no cluster is left over, an entry in two sectors is changed after all.
+#[test]
+fn a_volume_of_fat12_shrinks_to_what_is_in_use() {
+    let script = Script {
+        name: "to the minimum",
+        kind: FatKind::Fat12,
+        lengths: &[1500, 1500],
+        // More than the 341 clusters before the first such entry.
+        fill: |ours| split_beside(ours, 200_000),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(script.made());
+    let before = files(&disk, script.name);
+    let least = fat::minimum_size(disk.clone()).unwrap();
+    assert!(least > 400 * 512, "{least}");
+    fat::resize(disk.clone(), least).unwrap();
+    assert_eq!(length(&disk), least);
+    assert!(files(&disk, script.name) == before);
+    assert_fsck(Some(&folder.path().join("image")), &disk, script.name);
 }

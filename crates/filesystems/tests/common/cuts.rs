@@ -67,9 +67,10 @@ pub(crate) fn step(ours: &dyn Filesystem, rng: &mut Rng, number: u64) -> Vec<Vec
             .create(parent, a.as_bytes(), &new(FileKind::Regular))
             .and_then(|made| ours.write(made.inode, 0, &data)),
         (3, None) => ours.create(parent, a.as_bytes(), &new(FileKind::Directory)).map(drop),
-        (0..=2, Some(at)) => ours.write(at.inode, at.size, &data),
+        (0..=2, Some(at)) => ours.write(at.inode, at.size + 3000 * rng.below(3), &data),
         (3 | 4, Some(at)) => {
-            let changes = Changes { size: Some(at.size / 2), ..Changes::default() };
+            let size = *rng.pick(&[at.size / 2, at.size + 2500]);
+            let changes = Changes { size: Some(size), ..Changes::default() };
             ours.set_attributes(at.inode, &changes).map(drop)
         }
         (5, Some(at)) if at.kind == FileKind::Directory => {

@@ -192,12 +192,23 @@ fn divide(runs: &[Run], leave: &Range<u32>) -> Vec<Piece> {
 fn allocate_for(core: &mut Core, pieces: Vec<Piece>) -> Result<(Vec<Piece>, Vec<Run>)> {
     let count = |pieces: &[Piece]| pieces.iter().filter(|p| p.2).map(|p| p.1).sum::<u32>();
     let safe = with_split_ones(core, &pieces);
-    match core.allocate(count(&safe), 0) {
+    match allocate(core, count(&safe)) {
         Err(error) if error.kind() == Kind::OutOfSpace && safe != pieces => {
-            let new = core.allocate(count(&pieces), 0)?;
+            let new = allocate(core, count(&pieces))?;
             Ok((pieces, new))
         }
         new => Ok((safe, new?)),
+    }
+}
+
+/// Takes clusters; those too that what was moved before has left.
+fn allocate(core: &mut Core, count: u32) -> Result<Vec<Run>> {
+    match core.allocate(count, 0) {
+        Err(error) if error.kind() == Kind::OutOfSpace && core.transaction.frees_space() => {
+            core.commit()?;
+            core.allocate(count, 0)
+        }
+        done => done,
     }
 }
 
