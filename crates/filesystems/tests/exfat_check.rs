@@ -91,6 +91,32 @@ fn a_boot_region_comes_back_from_its_backup() {
     assert!(again[..106] == sound[..106] && again[120..] == sound[120..]);
 }
 
+/// As a power cut leaves a file that grew and was moved, under both names.
+#[test]
+fn another_name_of_less_length_leaves_a_file_whole() {
+    let read = |bytes: &[u8], names: &[&str]| -> Vec<Vec<u8>> {
+        let ours = Exfat::open(Arc::new(MemoryDisk::from_bytes(bytes)), true).unwrap();
+        let content = |name: &&str| {
+            let found = ours.lookup(ours.root(), name.as_bytes()).unwrap();
+            let mut bytes = vec![0; found.size as usize];
+            assert_eq!(ours.read(found.inode, 0, &mut bytes).unwrap(), bytes.len(), "{name}");
+            bytes
+        };
+        names.iter().map(content).collect()
+    };
+    let sound = filled();
+    let mut bytes = sound.clone();
+    let mut damage = Damage(&mut bytes);
+    let (file, other) = ("Some file 0.0.txt", "Some file 0.3.txt");
+    let start = damage.start(file) as u64;
+    for (at, value, length) in [(1, 1, 1), (8, 700, 8), (20, start, 4), (24, 700, 8)] {
+        damage.stream(other, at, value, length);
+    }
+    let [less, whole] = &read(&bytes, &[other, file])[..] else { panic!() };
+    assert_eq!(*whole, read(&sound, &[file])[0]);
+    assert_eq!(*less, whole[..700]);
+}
+
 #[test]
 fn safe_repairs_touch_marks_and_copies_only() {
     let sound = filled();

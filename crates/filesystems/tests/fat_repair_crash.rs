@@ -21,7 +21,7 @@ use disksmith_filesystems::fat::{self, Fat, FatKind, Lost, Mend, RepairReport};
 use disksmith_testkit::{Recorder, Rng};
 
 /// States of each script that are looked at in every test run.
-const FEW: u64 = 12;
+const FEW: u64 = 9;
 /// Every so many states the others' checker looks too.
 const THEIRS: u64 = 10;
 

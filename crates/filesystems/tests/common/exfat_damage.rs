@@ -83,7 +83,7 @@ impl Damage<'_> {
         heap + (found.unwrap() - 2) * 32
     }
 
-    fn start(&self, name: &str) -> usize {
+    pub(crate) fn start(&self, name: &str) -> usize {
         self.le(self.set(name) + 32 + 20, 4)
     }
 
@@ -103,7 +103,7 @@ impl Damage<'_> {
     }
 
     /// Changes a field of a file's stream entry.
-    fn stream(&mut self, name: &str, at: usize, value: u64, length: usize) {
+    pub(crate) fn stream(&mut self, name: &str, at: usize, value: u64, length: usize) {
         let set = self.set(name);
         self.put(set + 32 + at, value, length);
         self.seal(set);
