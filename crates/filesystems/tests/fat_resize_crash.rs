@@ -125,16 +125,18 @@ fn some(ours: &dyn Filesystem) {
     fill(ours, 7, 40);
 }
 
-/// Files and directories up to near the end, most of which are gone again.
+/// Files and directories up to near the end, most of which are gone again. The last one is zeroes.
 fn thinned(ours: &dyn Filesystem) {
     fill(ours, 7, 85);
+    let zeroes = ours.create(ours.root(), b"zeroes", &new(FileKind::Regular)).unwrap();
+    ours.write(zeroes.inode, 0, &[0; 6000]).unwrap();
     let mut files = Vec::new();
     let mut todo = vec![ours.root()];
     while let Some(folder) = todo.pop() {
         ours.read_directory(folder, 0, &mut |entry| {
             let at = ours.attributes(entry.inode).unwrap();
             match at.kind {
-                _ if entry.name.starts_with(b".") => {}
+                _ if entry.name.starts_with(b".") || entry.name == b"zeroes" => {}
                 FileKind::Directory => todo.push(at.inode),
                 _ => files.push((folder, entry.name)),
             }

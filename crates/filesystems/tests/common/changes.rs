@@ -201,8 +201,7 @@ pub(crate) fn fill(ours: &dyn Filesystem, seed: u64, share: u64) {
         };
         let most = numbers.blocks * u64::from(numbers.block_size) / 40;
         let length = rng.below(most) as usize;
-        // Some have zeroes only.
-        let data = vec![number as u8 % 16; length];
+        let data = vec![number as u8; length];
         // In two parts, so that chains are not all in one piece.
         ours.write(made.inode, 0, &data[..length / 2]).unwrap();
         if rng.one_in(3) {
