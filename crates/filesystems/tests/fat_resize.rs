@@ -7,56 +7,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::changes::{fill, new};
 use common::*;
 use disksmith_disk::{Disk, MemoryDisk};
 use disksmith_filesystems::fat::{self, Fat, FatKind, FatOptions};
-use disksmith_filesystems::{Device, FileKind, Filesystem, NewFile};
-use disksmith_testkit::{CrashLimits, Recorder, Rng, crash_states};
+use disksmith_filesystems::{FileKind, Filesystem};
 
 const MIB: u64 = 1 << 20;
-
-fn new(kind: FileKind) -> NewFile {
-    NewFile { kind, mode: 0o755, uid: 0, gid: 0, device: Device::default() }
-}
-
-/// Fills a volume to about `share` of its clusters, leaving gaps.
-fn fill(ours: &Fat, seed: u64, share: u64) {
-    let mut rng = Rng::new(seed);
-    let numbers = ours.statistics().unwrap();
-    let wanted = numbers.blocks * share / 100;
-    let mut folders = vec![ours.root()];
-    let mut number = 0;
-    while numbers.blocks - ours.statistics().unwrap().free < wanted {
-        number += 1;
-        let folder = *rng.pick(&folders);
-        if rng.one_in(12) {
-            let name = format!("Folder number {number}");
-            if let Ok(made) = ours.create(folder, name.as_bytes(), &new(FileKind::Directory)) {
-                folders.push(made.inode);
-            }
-            continue;
-        }
-        let name = format!("file {number}.data");
-        let Ok(made) = ours.create(folder, name.as_bytes(), &new(FileKind::Regular)) else {
-            continue;
-        };
-        let most = numbers.blocks * u64::from(numbers.block_size) / 40;
-        let length = rng.below(most) as usize;
-        let data = vec![number as u8; length];
-        // In two parts, so that chains are not all in one piece.
-        ours.write(made.inode, 0, &data[..length / 2]).unwrap();
-        if rng.one_in(3) {
-            let other = format!("gone {number}");
-            if let Ok(gone) = ours.create(folder, other.as_bytes(), &new(FileKind::Regular)) {
-                ours.write(gone.inode, 0, &vec![0xAA; 3000]).unwrap();
-                ours.write(made.inode, (length / 2) as u64, &data[length / 2..]).unwrap();
-                ours.unlink(folder, other.as_bytes()).unwrap();
-                continue;
-            }
-        }
-        ours.write(made.inode, (length / 2) as u64, &data[length / 2..]).unwrap();
-    }
-}
 
 fn tree(ours: &dyn Filesystem) -> BTreeMap<Vec<u8>, (u64, u32)> {
     walk_ours(ours).into_iter().map(|(name, seen)| (name, (seen.size, seen.content))).collect()
@@ -143,59 +100,4 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     let error = refused(20 * MIB);
     assert!(error.to_string().contains("damaged"), "{error}");
     assert!(tree(&Fat::open(disk.clone(), true).unwrap()) == before);
-}
-
-/// After a cut at any write, the files are all there in the old volume or in the new one.
-#[test]
-fn a_cut_leaves_the_old_volume_or_the_new_one() {
-    let cases: &[(FatKind, u32, u64, u64)] = &[
-        (FatKind::Fat12, 512, MIB, MIB + MIB / 2),
-        (FatKind::Fat16, 512, 3 * MIB, 5 * MIB),
-        (FatKind::Fat16, 512, 5 * MIB, 3 * MIB),
-        (FatKind::Fat32, 512, 2 * MIB, 4 * MIB),
-        (FatKind::Fat32, 512, 4 * MIB, 2 * MIB),
-    ];
-    let limits = CrashLimits { full_up_to: 6, random_subsets: 6, torn: 3, seed: 5 };
-    for (kind, cluster, from, to) in cases {
-        let content = MemoryDisk::new(*from);
-        let start = Arc::new(content);
-        let options =
-            FatOptions { kind: Some(*kind), cluster_size: Some(*cluster), ..FatOptions::default() };
-        fat::make(&*start, &options).unwrap();
-        let ours = Fat::open(start.clone(), false).unwrap();
-        fill(&ours, *from, 40);
-        let before = tree(&ours);
-        ours.close().unwrap();
-        start.set_size(*from.max(to)).unwrap();
-        let recorder = Recorder::new();
-        let disk = recorder.disk(0, (*start).clone());
-        fat::resize(disk.clone(), *to).unwrap();
-        let mut number = 0;
-        let log = recorder.log();
-        // Of long epochs, not every state: enough of each.
-        let visited = crash_states(&[(*start).clone()], &log, limits, &mut |state| {
-            number += 1;
-            if number % (1 + log.len() / 40) != 0 {
-                return true;
-            }
-            let what = format!("{kind:?} {from} to {to}, state {}", state.name);
-            let disk = Arc::new(state.files[0].clone());
-            let ours = Fat::open(disk.clone(), true).unwrap_or_else(|e| panic!("{what}: {e}"));
-            assert!(tree(&ours) == before, "{what}");
-            let report = fat::check(disk).unwrap();
-            let harmless = [
-                "marked as in use",
-                "belong to no file",
-                "differs from",
-                "FSInfo",
-                "leads elsewhere",
-            ];
-            for finding in &report.findings {
-                assert!(harmless.iter().any(|known| finding.contains(known)), "{what}: {finding}");
-            }
-            true
-        });
-        assert!(visited > 10, "{visited}");
-        assert!(disk.size() >= *from.min(to));
-    }
 }

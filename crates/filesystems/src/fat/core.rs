@@ -9,8 +9,10 @@
 //! 1. file content (written at once) and new directory clusters;
 //! 2. the chains of new clusters; then the links from what was there to them;
 //! 3. directory entries that are new or changed;
-//! 4. directory entries that go, and the new ends of chains that were cut;
-//! 5. the clusters that became free.
+//! 4. directory entries that go;
+//! 5. the new ends of chains that were cut: what goes may be the former name of a file that was
+//!    longer;
+//! 6. the clusters that became free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -468,13 +470,13 @@ impl Core {
             self.chunks.bury(&*disk, &shape, *start)?;
             written |= self.chunks.write_back(&*disk, &shape, *start)?;
         }
+        if written {
+            disk.flush()?;
+        }
         for tail in work.cuts {
             self.table.set(&*disk, &shape, tail, shape.kind.end())?;
         }
-        if self.table.is_dirty() || written {
-            self.table.write_back(&*disk, &shape)?;
-            disk.flush()?;
-        }
+        self.write_table()?;
         let mut freed = 0;
         for (first, count) in work.frees {
             for cluster in first..first + count {

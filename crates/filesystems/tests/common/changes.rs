@@ -177,3 +177,42 @@ impl Work<'_> {
         self.model.values().cloned().collect()
     }
 }
+
+/// Fills a volume to about `share` of its clusters, leaving gaps.
+pub(crate) fn fill(ours: &dyn Filesystem, seed: u64, share: u64) {
+    let mut rng = Rng::new(seed);
+    let numbers = ours.statistics().unwrap();
+    let wanted = numbers.blocks * share / 100;
+    let mut folders = vec![ours.root()];
+    let mut number = 0;
+    while numbers.blocks - ours.statistics().unwrap().free < wanted {
+        number += 1;
+        let folder = *rng.pick(&folders);
+        if rng.one_in(12) {
+            let name = format!("Folder number {number}");
+            if let Ok(made) = ours.create(folder, name.as_bytes(), &new(FileKind::Directory)) {
+                folders.push(made.inode);
+            }
+            continue;
+        }
+        let name = format!("file {number}.data");
+        let Ok(made) = ours.create(folder, name.as_bytes(), &new(FileKind::Regular)) else {
+            continue;
+        };
+        let most = numbers.blocks * u64::from(numbers.block_size) / 40;
+        let length = rng.below(most) as usize;
+        let data = vec![number as u8; length];
+        // In two parts, so that chains are not all in one piece.
+        ours.write(made.inode, 0, &data[..length / 2]).unwrap();
+        if rng.one_in(3) {
+            let other = format!("gone {number}");
+            if let Ok(gone) = ours.create(folder, other.as_bytes(), &new(FileKind::Regular)) {
+                ours.write(gone.inode, 0, &vec![0xAA; 3000]).unwrap();
+                ours.write(made.inode, (length / 2) as u64, &data[length / 2..]).unwrap();
+                ours.unlink(folder, other.as_bytes()).unwrap();
+                continue;
+            }
+        }
+        ours.write(made.inode, (length / 2) as u64, &data[length / 2..]).unwrap();
+    }
+}

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use disksmith_disk::MemoryDisk;
 use disksmith_filesystems::{Changes, FileKind, Filesystem, Rename};
-use disksmith_testkit::Rng;
+use disksmith_testkit::{CrashLimits, Operation, Rng, crash_states};
 
 use super::changes::new;
+use super::long;
 
 pub(crate) type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -65,9 +67,10 @@ pub(crate) fn step(ours: &dyn Filesystem, rng: &mut Rng, number: u64) -> Vec<Vec
             .create(parent, a.as_bytes(), &new(FileKind::Regular))
             .and_then(|made| ours.write(made.inode, 0, &data)),
         (3, None) => ours.create(parent, a.as_bytes(), &new(FileKind::Directory)).map(drop),
-        (0..=2, Some(at)) => ours.write(at.inode, at.size, &data),
+        (0..=2, Some(at)) => ours.write(at.inode, at.size + 3000 * rng.below(3), &data),
         (3 | 4, Some(at)) => {
-            let changes = Changes { size: Some(at.size / 2), ..Changes::default() };
+            let size = *rng.pick(&[at.size / 2, at.size + 2500]);
+            let changes = Changes { size: Some(size), ..Changes::default() };
             ours.set_attributes(at.inode, &changes).map(drop)
         }
         (5, Some(at)) if at.kind == FileKind::Directory => {
@@ -112,4 +115,98 @@ pub(crate) fn move_on(ours: &dyn Filesystem, rng: &mut Rng, at: &mut (String, St
     ours.rename(folder(&at.0), at.1.as_bytes(), folder(&to), name.as_bytes(), Rename::Replace)
         .unwrap();
     *at = (to, name);
+}
+
+/// What every test run looks at samples of.
+const FEW: CrashLimits = CrashLimits { full_up_to: 6, random_subsets: 12, torn: 4, seed: 3 };
+
+/// False where `DISKSMITH_CRASH_SCRIPT` names another script.
+pub(crate) fn is_wanted(script: &str) -> bool {
+    std::env::var("DISKSMITH_CRASH_SCRIPT").map_or(true, |name| name == script)
+}
+
+/// True where all scripts that there are come into question.
+pub(crate) fn any_script() -> bool {
+    long() || std::env::var_os("DISKSMITH_CRASH_SCRIPT").is_some()
+}
+
+/// Calls `look(state, its number, its name)` with about `few` states that a cut can leave, and the
+/// last one; with all of them, at the simulator's full limits, where `DISKSMITH_LONG` is set, and with both sorts where
+/// `DISKSMITH_CRASH_SCRIPT` is. Answers how many there were.
+pub(crate) fn each_cut(
+    script: &str,
+    initial: &MemoryDisk,
+    log: &[Operation],
+    few: u64,
+    look: &mut dyn FnMut(&MemoryDisk, u64, &str),
+) -> u64 {
+    let named = std::env::var_os("DISKSMITH_CRASH_SCRIPT").is_some();
+    let (initial, log) = ([initial.clone()], &apart(log));
+    let mut looked = 0;
+    let mut walk = |limits: CrashLimits, stride: u64, last: u64| {
+        let mut number = 0_u64;
+        crash_states(&initial, log, limits, &mut |state| {
+            number += 1;
+            if number == last || number.is_multiple_of(stride) {
+                looked += 1;
+                look(&state.files[0], looked, &format!("'{script}', state {}", state.name));
+            }
+            true
+        })
+    };
+    if named || long() {
+        walk(CrashLimits::default(), 1, 0);
+    }
+    if named || !long() {
+        let all = walk(FEW, u64::MAX, 0);
+        walk(FEW, if named { 1 } else { (all / few).max(1) }, all);
+    }
+    looked
+}
+
+/// The log with each sector of short writes on its own: which of them arrive is open.
+fn apart(log: &[Operation]) -> Vec<Operation> {
+    const SECTOR: usize = 512;
+    const SECTORS_MAX: usize = 4;
+    let mut all = Vec::new();
+    for operation in log {
+        match operation {
+            Operation::Write { file, offset, data } if data.len() <= SECTORS_MAX * SECTOR => {
+                all.extend(data.chunks(SECTOR).enumerate().map(|(number, data)| {
+                    let offset = offset + (number * SECTOR) as u64;
+                    Operation::Write { file: *file, offset, data: data.into() }
+                }));
+            }
+            other => all.push(other.clone()),
+        }
+    }
+    all
+}
+
+/// Paths and content of what can be read, of a filesystem that may be damaged.
+pub(crate) fn readable(ours: &dyn Filesystem) -> Tree {
+    const DEPTH_MAX: usize = 8;
+    const SIZE_MAX: u64 = 8 << 20;
+    let mut tree = Tree::new();
+    let mut todo = vec![(ours.root(), Vec::new(), 0)];
+    while let Some((folder, path, depth)) = todo.pop() {
+        // What comes before damage in a directory is there.
+        let _ = ours.read_directory(folder, 0, &mut |entry| {
+            let dots = entry.name == b"." || entry.name == b"..";
+            let Some(at) = ours.attributes(entry.inode).ok().filter(|_| !dots) else { return true };
+            let path = [&path[..], b"/", &entry.name].concat();
+            if at.kind == FileKind::Directory {
+                if depth < DEPTH_MAX {
+                    todo.push((entry.inode, path, depth + 1));
+                }
+                return true;
+            }
+            let mut bytes = vec![0; at.size.min(SIZE_MAX) as usize];
+            if ours.read(entry.inode, 0, &mut bytes).is_ok() {
+                tree.insert(path, bytes);
+            }
+            true
+        });
+    }
+    tree
 }

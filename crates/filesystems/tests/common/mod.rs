@@ -3,6 +3,8 @@
 
 pub(crate) mod changes;
 pub(crate) mod cuts;
+pub(crate) mod exfat_damage;
+pub(crate) mod fat_damage;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

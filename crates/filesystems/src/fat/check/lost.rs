@@ -2,7 +2,7 @@
 
 use disksmith_disk::{Kind, Result};
 
-use super::super::chain::FILE_MAX;
+use super::super::chain::{FILE_MAX, Run};
 use super::super::layout::{DirEntry, attribute};
 use super::super::name::short_text;
 use super::{Checker, Lost, Mend, RESCUED_MAX};
@@ -56,7 +56,7 @@ impl Checker {
         // What could not be kept, and what goes in circles.
         for cluster in lost {
             if !self.ledger.is_claimed(cluster) {
-                self.set(cluster, 0)?;
+                self.core.free_runs(&[Run { index: 0, cluster, count: 1 }]);
             }
         }
         Ok(())
@@ -93,12 +93,8 @@ impl Checker {
             Ok(_) => Ok(()),
             // No room for the name: free it after all.
             Err(error) if error.kind() == Kind::OutOfSpace => {
-                let mut cluster = head;
-                for _ in 0..walked.clusters {
-                    let next = self.core.table.get(&*self.core.disk, &self.core.shape, cluster)?;
-                    self.set(cluster, 0)?;
-                    cluster = next;
-                }
+                let chain = self.core.chain(head)?;
+                self.core.free_runs(&chain);
                 Ok(())
             }
             Err(error) => Err(error),

@@ -177,6 +177,15 @@ impl Checker {
         Ok((self.ledger.report, self.ledger.mended))
     }
 
+    /// Lets a chain end here, when the entries are written: until then, what it leads to may lie
+    /// within the length of the file.
+    fn end_chain(&mut self, last: u32) -> Result<()> {
+        match self.ledger.mends_all() {
+            true => self.core.cut(last, &[]),
+            false => Ok(()),
+        }
+    }
+
     fn set(&mut self, cluster: u32, value: u32) -> Result<()> {
         if self.ledger.mends_all() {
             self.core.table.set(&*self.core.disk, &self.core.shape, cluster, value)?;

@@ -21,7 +21,7 @@ impl Checker {
                 self.ledger
                     .found(format!("The root directory's chain {fault}"), walked.last.is_some());
                 if let Some(last) = walked.last {
-                    self.set(last, self.core.shape.kind.end())?;
+                    self.end_chain(last)?;
                 }
             }
         }
@@ -230,12 +230,11 @@ impl Checker {
         }
         let wanted = size.div_ceil(cluster).min(FILE_MAX / cluster + 1) as u32;
         let walked = self.walk(start, wanted)?;
-        let end = self.core.shape.kind.end();
         if walked.clusters == wanted && walked.fault.is_some() {
             // What is behind belongs to nobody: it is found as lost.
             self.ledger.found(format!("{path} has more clusters than its {size} bytes need"), true);
             match walked.last {
-                Some(last) => self.set(last, end)?,
+                Some(last) => self.end_chain(last)?,
                 None => entry.set_start(0),
             }
             return Ok(());
@@ -243,7 +242,7 @@ impl Checker {
         if let Some(fault) = walked.fault {
             self.ledger.found(format!("{path}: its chain {fault}"), true);
             match walked.last {
-                Some(last) => self.set(last, end)?,
+                Some(last) => self.end_chain(last)?,
                 None => entry.set_start(0),
             }
             entry.set_size((u64::from(walked.clusters) * cluster).min(size) as u32);
@@ -279,7 +278,7 @@ impl Checker {
         if let Some(fault) = walked.fault {
             self.ledger.found(format!("{path}: its chain {fault}"), true);
             match walked.last {
-                Some(last) => self.set(last, self.core.shape.kind.end())?,
+                Some(last) => self.end_chain(last)?,
                 None => {
                     entry.raw[0] = FREE;
                     return self.store(place, &[FREE]);
@@ -303,32 +302,46 @@ impl Checker {
     /// The first two entries of a directory are `.` and `..`.
     fn check_dots_are_there(&mut self, path: &str, start: u32, parent: u32) -> Result<()> {
         let place = self.core.shape.place(start);
-        let chunk = self.core.chunks.get(&*self.core.disk, &self.core.shape, place)?;
         let expected = [(b".          ", start), (b"..         ", self.core.dotdot(parent))];
         for (index, (name, to)) in expected.into_iter().enumerate() {
+            let chunk = self.core.chunks.get(&*self.core.disk, &self.core.shape, place)?;
             let Some(there) = chunk.entry(index) else { break };
             if there.name() == *name && there.is_directory() {
                 continue;
             }
-            // What is in the way moves to a free slot, if there is one near.
             let in_the_way = !there.is_free() && !there.is_dot();
-            let slots = 2..chunk.bytes.len() / ENTRY;
-            let mut free = slots.filter(|slot| chunk.entry(*slot).is_some_and(|e| e.is_free()));
-            let room = free.nth(index);
-            self.ledger.found(
-                format!("{path} does not begin with . and .."),
-                !in_the_way || room.is_some(),
-            );
-            if let (true, Some(room)) = (in_the_way, room) {
-                self.store(place + (room * ENTRY) as u64, &there.raw)?;
-            }
-            if !in_the_way || room.is_some() {
+            let room = !in_the_way || self.put_elsewhere(start, &there)?;
+            self.ledger.found(format!("{path} does not begin with . and .."), room);
+            if room {
                 let mut entry = DirEntry::new(name, attribute::DIRECTORY);
                 entry.set_start(to);
                 self.store(place + (index * ENTRY) as u64, &entry.raw)?;
             }
         }
         Ok(())
+    }
+
+    /// Puts an entry into a free slot of its directory, on the disk too: what is written over its
+    /// old one may be there before anything else. Answers whether there was room.
+    fn put_elsewhere(&mut self, start: u32, entry: &DirEntry) -> Result<bool> {
+        if !self.ledger.mends_all() {
+            return Ok(false);
+        }
+        let hash = self.core.name_hash(&short_text(&entry.name(), 0));
+        match self.core.add_entries(start, &[entry.raw], &[hash]) {
+            Err(error) if error.kind() == Kind::OutOfSpace => return Ok(false),
+            done => done?,
+        };
+        // The directory may have one cluster more.
+        for run in self.core.chain(start)?.iter() {
+            for cluster in run.cluster..run.cluster + run.count {
+                if !self.ledger.is_claimed(cluster) {
+                    self.ledger.claim(cluster);
+                }
+            }
+        }
+        self.core.commit()?;
+        Ok(true)
     }
 
     /// `.` leads to the directory itself, `..` to its parent.

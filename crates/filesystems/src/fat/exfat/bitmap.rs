@@ -180,7 +180,7 @@ impl Volume {
     /// Puts what becomes free into its stage, and before that the ends of chains that were cut.
     pub(super) fn store_frees(&mut self) -> Result<()> {
         for cluster in std::mem::take(&mut self.cuts) {
-            self.set_fat(Stage::Remove, cluster, CHAIN_END)?;
+            self.set_fat(Stage::Cut, cluster, CHAIN_END)?;
         }
         for run in std::mem::take(&mut self.frees) {
             self.mark(Stage::Free, run, false)?;

@@ -35,14 +35,25 @@ impl Volume {
             let run = Run { index: 0, cluster: stream.start, count: wanted };
             return Ok(Arc::new(vec![run]));
         }
-        let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runs) = chains.get(stream.start) {
+        let known = self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(stream.start);
+        if let Some(runs) = known
+            && self.reaches(&runs, wanted)?
+        {
             return Ok(runs);
         }
-        drop(chains);
         let runs = Arc::new(self.follow(stream.start, wanted)?);
         self.keep_chain(stream.start, runs.clone());
         Ok(runs)
+    }
+
+    /// True if a chain that is known is long enough, or whole. It was followed as far as a stream
+    /// needs; a file that was moving when the power failed may have another one, that is longer.
+    fn reaches(&self, runs: &[Run], wanted: u32) -> Result<bool> {
+        Ok(length(runs) >= wanted
+            || match tail(runs) {
+                Some(last) => self.fat_entry(last)? == CHAIN_END,
+                None => false,
+            })
     }
 
     /// Remembers a chain that changed.

@@ -26,13 +26,15 @@ pub(crate) enum Stage {
     Secondary,
     /// Entries that are new or changed.
     Entry,
-    /// Entries that go; new ends of chains that were cut.
+    /// Entries that go.
     Remove,
+    /// New ends of chains that were cut: what goes may be the former name of a file that was longer.
+    Cut,
     /// Bits of clusters that became free.
     Free,
 }
 
-const STAGES: usize = 6;
+const STAGES: usize = 7;
 /// Bytes of a page.
 const PAGE: u64 = 16 << 10;
 /// Unchanged pages are dropped when there are more: 64 MiB.

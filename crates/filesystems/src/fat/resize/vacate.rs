@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use disksmith_disk::{PageBuffer, Result, ZeroMode};
+use disksmith_disk::{Kind, PageBuffer, Result, ZeroMode};
 
 use super::super::chain::{Run, append};
 use super::super::core::Core;
 use super::super::layout::{DirEntry, ENTRY};
+use super::super::table::is_split;
 use crate::errors;
 
 /// Copied at once.
@@ -146,13 +147,34 @@ struct Moved {
     left: Vec<Run>,
 }
 
+/// A piece of a chain: first cluster, count, and whether it moves.
+type Piece = (u32, u32, bool);
+
 /// Copies the part of a chain that lies in `leave`, and lets the rest of the chain lead there.
 fn move_chain(core: &mut Core, start: u32, leave: &Range<u32>) -> Result<Option<Moved>> {
     let runs = core.chain(start)?;
+    let pieces = divide(&runs, leave);
+    if !pieces.iter().any(|piece| piece.2) {
+        return Ok(None);
+    }
+    let (pieces, new) = allocate_for(core, pieces)?;
     let mut left: Vec<Run> = Vec::new();
+    for (cluster, count, _) in pieces.iter().filter(|piece| piece.2) {
+        append(&mut left, &[Run { index: 0, cluster: *cluster, count: *count }]);
+    }
+    let sequence = copy_pieces(core, pieces, new)?;
+    core.transaction.content = true;
+    let whole = chain_up(core, &sequence)?;
+    let first = sequence.first().map_or(0, |piece| piece.0);
+    core.forget_chain(start);
+    core.keep_chain(first, std::sync::Arc::new(whole));
+    Ok(Some(Moved { start: first, left }))
+}
+
+/// Each run divides into what lies before, in and behind the range.
+fn divide(runs: &[Run], leave: &Range<u32>) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for run in runs.iter() {
-        // Each run divides into what lies before, in and behind the range.
+    for run in runs {
         let end = run.cluster + run.count;
         let (from, to) = (leave.start.clamp(run.cluster, end), leave.end.clamp(run.cluster, end));
         for (first, last, moves) in [(run.cluster, from, false), (from, to, true), (to, end, false)]
@@ -162,18 +184,60 @@ fn move_chain(core: &mut Core, start: u32, leave: &Range<u32>) -> Result<Option<
             }
         }
     }
-    for (cluster, count, _) in pieces.iter().filter(|piece| piece.2) {
-        append(&mut left, &[Run { index: 0, cluster: *cluster, count: *count }]);
+    pieces
+}
+
+/// Takes clusters for the pieces that move. What is led to them by an entry that cannot be changed
+/// at once moves too, if there is room for it.
+fn allocate_for(core: &mut Core, pieces: Vec<Piece>) -> Result<(Vec<Piece>, Vec<Run>)> {
+    let count = |pieces: &[Piece]| pieces.iter().filter(|p| p.2).map(|p| p.1).sum::<u32>();
+    let safe = with_split_ones(core, &pieces);
+    match allocate(core, count(&safe)) {
+        Err(error) if error.kind() == Kind::OutOfSpace && safe != pieces => {
+            let new = allocate(core, count(&pieces))?;
+            Ok((pieces, new))
+        }
+        new => Ok((safe, new?)),
     }
-    let count: u32 = left.iter().map(|run| run.count).sum();
-    if count == 0 {
-        return Ok(None);
+}
+
+/// Takes clusters; those too that what was moved before has left.
+fn allocate(core: &mut Core, count: u32) -> Result<Vec<Run>> {
+    match core.allocate(count, 0) {
+        Err(error) if error.kind() == Kind::OutOfSpace && core.transaction.frees_space() => {
+            core.commit()?;
+            core.allocate(count, 0)
+        }
+        done => done,
     }
-    let mut new = core.allocate(count, 0)?.into_iter();
+}
+
+/// Lets a piece that stays, but must lead elsewhere and whose last entry lies in two sectors, lose
+/// its last cluster to what moves.
+fn with_split_ones(core: &Core, pieces: &[Piece]) -> Vec<Piece> {
+    let mut backwards = Vec::with_capacity(pieces.len());
+    let mut next_moves = false;
+    for (first, count, moves) in pieces.iter().rev().copied() {
+        let last = first + count - 1;
+        let loses_last = !moves && next_moves && is_split(&core.shape, last);
+        if loses_last {
+            backwards.push((last, 1, true));
+        }
+        let kept = count - u32::from(loses_last);
+        if kept > 0 {
+            backwards.push((first, kept, moves));
+        }
+        next_moves = moves || kept == 0;
+    }
+    backwards.reverse();
+    backwards
+}
+
+/// Copies what moves to its new clusters; answers the new chain, and what of it is new.
+fn copy_pieces(core: &Core, pieces: Vec<Piece>, new: Vec<Run>) -> Result<Vec<Piece>> {
+    let mut new = new.into_iter();
     let mut room = new.next();
-    let mut whole: Vec<Run> = Vec::new();
-    // The new sequence: runs that stay and runs that are new.
-    let mut sequence: Vec<(u32, u32, bool)> = Vec::new();
+    let mut sequence: Vec<Piece> = Vec::new();
     for (mut cluster, mut count, moves) in pieces {
         if !moves {
             sequence.push((cluster, count, false));
@@ -191,26 +255,27 @@ fn move_chain(core: &mut Core, start: u32, leave: &Range<u32>) -> Result<Option<
             }
         }
     }
-    core.transaction.content = true;
+    Ok(sequence)
+}
+
+/// Lets each piece lead to the next one.
+fn chain_up(core: &mut Core, sequence: &[Piece]) -> Result<Vec<Run>> {
     let end = core.shape.kind.end();
+    let mut whole: Vec<Run> = Vec::new();
     for (index, (cluster, count, is_new)) in sequence.iter().enumerate() {
         let last = cluster + count - 1;
-        let next = sequence.get(index + 1).copied();
-        match (is_new, next) {
+        match (is_new, sequence.get(index + 1)) {
             (true, next) => {
                 let next = next.map_or(end, |next| next.0);
                 core.table.set(&*core.disk, &core.shape, last, next)?;
             }
-            (false, Some((next, _, true))) => core.link(last, next)?,
+            (false, Some((next, _, true))) => core.link(last, *next)?,
             // Where something new ended between them, both pieces are as they were.
             (false, _) => {}
         }
         append(&mut whole, &[Run { index: 0, cluster: *cluster, count: *count }]);
     }
-    let first = sequence.first().map_or(0, |piece| piece.0);
-    core.forget_chain(start);
-    core.keep_chain(first, std::sync::Arc::new(whole));
-    Ok(Some(Moved { start: first, left }))
+    Ok(whole)
 }
 
 /// Copies clusters; zeroes stay zeroes.

@@ -110,7 +110,7 @@ impl Checker {
     /// Everything written, and if all is well the mark gone.
     fn finish(&mut self) -> Result<()> {
         for (cluster, next) in std::mem::take(&mut self.cuts) {
-            self.volume.set_fat(Stage::Remove, cluster, next)?;
+            self.volume.set_fat(Stage::Cut, cluster, next)?;
         }
         self.volume.commit()?;
         if self.ledger.all_mended() {
