@@ -381,9 +381,9 @@ impl Core {
     }
 
     /// True when the bitmap says that the inode is in use.
-    pub(crate) fn inode_is_used(&self, number: u32) -> bool {
+    pub(crate) fn inode_is_used(&self, number: u32) -> Result<bool> {
         let (group, index) = self.shape.inode_place(number);
-        self.inode_bitmap(group).is_ok_and(|bits| bitmap::get(&bits, index.into()))
+        Ok(bitmap::get(&self.inode_bitmap(group)?, index.into()))
     }
 
     /// Marks an inode as free.

@@ -98,8 +98,8 @@ impl Core {
 
     /// Stores the checksum of any block of a directory that was just changed.
     pub(crate) fn seal_any_directory_block(&mut self, directory: &Inode, place: u64) -> Result<()> {
-        let root = directory.has_flag(flags::INDEX)
-            && self.map(directory, 0, 1).is_ok_and(|run| run.place == Some(place));
+        let root =
+            directory.has_flag(flags::INDEX) && self.map(directory, 0, 1)?.place == Some(place);
         if root {
             return self.seal_index_root(directory, place);
         }

@@ -142,9 +142,9 @@ impl Filesystem for Ext {
         if core.read_only || core.is_held(number) {
             return Ok(());
         }
-        let gone = core.inode(number).is_ok_and(|inode| {
-            inode.i_mode() != 0 && inode.i_links_count() == 0 && core.inode_is_used(number)
-        });
+        let inode = core.inode(number)?;
+        let gone =
+            inode.i_mode() != 0 && inode.i_links_count() == 0 && core.inode_is_used(number)?;
         drop(core);
         if gone { self.reap(number) } else { Ok(()) }
     }

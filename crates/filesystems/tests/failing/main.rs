@@ -8,17 +8,22 @@
 mod jobs;
 mod kinds;
 
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use disksmith_disk::{Disk, Error, MemoryDisk, Result};
-use disksmith_filesystems::ext;
-use disksmith_testkit::{FailingDisk, Fault, Injector};
+use disksmith_filesystems::ext::{self, Tune};
+use disksmith_filesystems::source::{TarSource, TreeSource, write_tar};
+use disksmith_testkit::{FailingDisk, Fault, Injector, Rng};
 
+use crate::jobs::{STEPS, Step};
 use crate::kinds::{KINDS, Kind};
 
 const EIO: i32 = 5;
 /// Requests of one job that fail in an ordinary run.
-const QUICK: u64 = 60;
+const QUICK: u64 = 8;
+/// Changes that a repair has to do with.
+const HALF_WAY: usize = 20;
 
 type Job<'a> = &'a dyn Fn(Arc<dyn Disk>) -> Result<()>;
 
@@ -31,10 +36,9 @@ struct Run {
 
 /// Lets each request of a job on a copy of `start` fail; answers how many did.
 fn fail_each(start: &MemoryDisk, name: &str, job: Job<'_>, judge: &dyn Fn(Run)) -> u64 {
-    let long = std::env::var_os("DISKSMITH_LONG").is_some();
     let requests = count(start, job);
     assert!(requests > 0, "{name} asks nothing of its storage");
-    let step = if long { 1 } else { requests.div_ceil(QUICK) };
+    let step = if is_long() { 1 } else { requests.div_ceil(QUICK) };
     let mut failed = 0;
     for n in (1..=requests).step_by(step as usize) {
         for fault in [Fault::Errno(EIO), Fault::Half(EIO)] {
@@ -48,6 +52,10 @@ fn fail_each(start: &MemoryDisk, name: &str, job: Job<'_>, judge: &dyn Fn(Run)) 
         }
     }
     failed
+}
+
+fn is_long() -> bool {
+    std::env::var_os("DISKSMITH_LONG").is_some()
 }
 
 /// How many requests the job makes when all goes well.
@@ -105,12 +113,25 @@ fn reading() {
 #[test]
 fn changing() {
     every("changing", |kind| {
-        let job: Job<'_> = &|disk| jobs::change(&*(kind.open)(disk, false)?);
-        fail_each(&prepared(kind), kind.name, job, &|run| {
-            told(&run);
-            mends(kind, &run);
-        })
+        let mut start = prepared(kind);
+        let failed = STEPS.iter().map(|step| {
+            let job: Job<'_> = &|disk| step.run(&*(kind.open)(disk, false)?);
+            let name = format!("{}, {}", kind.name, step.name);
+            let failed = fail_each(&start, &name, job, &|run| {
+                told(&run);
+                mends(kind, &run);
+            });
+            start = changed(kind, &start, step);
+            failed
+        });
+        failed.sum()
     });
+}
+
+fn changed(kind: &Kind, start: &MemoryDisk, step: &Step) -> MemoryDisk {
+    let disk = Arc::new(start.clone());
+    step.run(&*(kind.open)(disk.clone(), false).unwrap()).unwrap();
+    (*disk).clone()
 }
 
 #[test]
@@ -118,6 +139,82 @@ fn making() {
     every("making", |kind| {
         let job: Job<'_> = &|disk| (kind.make)(disk);
         fail_each(&MemoryDisk::new(kind.size), kind.name, job, &|run| told(&run))
+    });
+}
+
+#[test]
+fn filling() {
+    every("filling", |kind| {
+        let archive = archive(kind);
+        let fill: Job<'_> = &|disk| (kind.fill)(disk, &mut TarSource::new(&archive[..]));
+        fail_each(&MemoryDisk::new(kind.size), kind.name, fill, &|run| told(&run))
+    });
+}
+
+/// An archive that ends early, or that cannot be read on, is told.
+#[test]
+fn filling_from_what_ends() {
+    for kind in KINDS {
+        let archive = archive(kind);
+        // Zeroes end it.
+        let last = archive.iter().rposition(|byte| *byte != 0).unwrap();
+        for end in (0..last).step_by(last / 40) {
+            let stream = archive[..end].chain(Broken);
+            let disk = Arc::new(MemoryDisk::new(kind.size));
+            let result = (kind.fill)(disk, &mut TarSource::new(BufReader::new(stream)));
+            let errno = result.as_ref().err().and_then(Error::errno);
+            assert!(errno == Some(EIO), "{}: {result:?} at {end}", kind.name);
+        }
+    }
+}
+
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::from_raw_os_error(EIO))
+    }
+}
+
+fn archive(kind: &Kind) -> Vec<u8> {
+    let tree = (kind.open)(Arc::new(prepared(kind)), true).unwrap();
+    let mut archive = Vec::new();
+    write_tar(&mut TreeSource::new(&*tree, tree.root()), &mut archive).unwrap();
+    archive
+}
+
+#[test]
+fn tuning() {
+    let changes = || Tune::default();
+    let tunes = [
+        Tune { label: Some(b"another".to_vec()), reserved_percent: Some(7.0), ..changes() },
+        Tune { uuid: Some([3; 16]), ..changes() },
+        Tune { features: Some("^metadata_csum,^has_journal".into()), ..changes() },
+        Tune { features: Some("metadata_csum".into()), ..changes() },
+        Tune { journal_blocks: Some(1024), ..changes() },
+    ];
+    every("tuning", |kind| {
+        let Some(tune) = kind.tune else { return 0 };
+        let mut start = prepared(kind);
+        let failed = tunes.iter().map(|changes| {
+            let job: Job<'_> = &|disk| tune(disk, changes);
+            let disk = Arc::new(start.clone());
+            if job(disk.clone()).is_err() {
+                // Not for this kind.
+                return 0;
+            }
+            let failed = fail_each(&start, kind.name, job, &|run| {
+                // The repair at the end of it may have tried again.
+                if run.result.is_ok() {
+                    let left = (kind.check)(Arc::new(run.disk.clone()));
+                    assert!(left.as_ref().is_ok_and(Vec::is_empty), "{}: {left:?}", run.what);
+                }
+                mends(kind, &run);
+            });
+            start = (*disk).clone();
+            failed
+        });
+        failed.sum()
     });
 }
 
@@ -141,9 +238,56 @@ fn repairing() {
     });
 }
 
+/// Where a repair of random damage leaves nothing to find, one that failed half way and was run again
+/// does so too.
+#[test]
+fn repairing_damage() {
+    let damages = if is_long() { 60 } else { 4 };
+    every("repairing damage", |kind| {
+        let sound = prepared(kind);
+        let failed = (0..damages).map(|seed| {
+            let start = with_damage(&sound, seed);
+            let repair = |disk| (kind.repair)(disk);
+            if !repair(Arc::new(start.clone())).is_ok_and(|left| left.is_empty()) {
+                return 0;
+            }
+            let job: Job<'_> = &|disk| repair(disk).map(drop);
+            let name = format!("{}, damage {seed}", kind.name);
+            fail_each(&start, &name, job, &|run| {
+                let left = repair(Arc::new(run.disk.clone()));
+                assert!(left.as_ref().is_ok_and(Vec::is_empty), "{}: {left:?}", run.what);
+            })
+        });
+        failed.sum()
+    });
+}
+
+/// Some bytes are others, of those that are not zero.
+fn with_damage(sound: &MemoryDisk, seed: u64) -> MemoryDisk {
+    let mut rng = Rng::new(seed);
+    let disk = sound.clone();
+    let mut sector = [0; 512];
+    let mut wanted = 1 + rng.below(3);
+    while wanted > 0 {
+        let offset = rng.below(disk.size() / 512) * 512;
+        disk.read_at(&mut sector, offset).unwrap();
+        let used: Vec<usize> = (0..512).filter(|at| sector[*at] != 0).collect();
+        if used.is_empty() {
+            continue;
+        }
+        sector[used[rng.below(used.len() as u64) as usize]] ^= 1 << rng.below(8);
+        disk.write_at(&sector, offset).unwrap();
+        wanted -= 1;
+    }
+    disk
+}
+
 /// Left in the middle of changes by storage that went away.
 fn damaged(kind: &Kind) -> MemoryDisk {
-    let job: Job<'_> = &|disk| jobs::change(&*(kind.open)(disk, false)?);
+    let job: Job<'_> = &|disk| {
+        let steps = &STEPS[..HALF_WAY];
+        steps.iter().try_for_each(|step| step.run(&*(kind.open)(disk.clone(), false)?))
+    };
     let start = prepared(kind);
     let injector = Injector::new(count(&start, job) * 4 / 5, Fault::Errno(EIO), true);
     let disk = Arc::new(FailingDisk::new(start, injector));
