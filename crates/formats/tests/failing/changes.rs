@@ -11,7 +11,7 @@ use disksmith_testkit::tagged;
 use crate::common::options;
 use crate::common::views::{Views, allowed, views};
 use crate::kinds::{KINDS, Kind, PASSWORD, SIZE, pack};
-use crate::sweep::{EIO, Run, WHOLE, WHOLE_AND_HALF, fail_each, is_told};
+use crate::sweep::{EIO, Run, WHOLE, WHOLE_AND_HALF, fail_each, is_told, shared};
 
 type Action = fn(&dyn Image) -> Result<()>;
 
@@ -196,7 +196,7 @@ struct Outcome {
 }
 
 fn disks(files: &[MemoryDisk]) -> Vec<Arc<dyn Disk>> {
-    files.iter().map(|file| Arc::new(file.clone()) as Arc<dyn Disk>).collect()
+    files.iter().cloned().map(shared).collect()
 }
 
 /// What is to be seen before and after.

@@ -12,4 +12,5 @@ mod kinds;
 mod making;
 mod others;
 mod reading;
+mod repairs;
 mod sweep;

@@ -4,7 +4,7 @@ use disksmith_disk::{Error, Result};
 use disksmith_formats::{Image, OpenMode, Repair};
 
 use crate::kinds::KINDS;
-use crate::sweep::{EIO, Run, WHOLE, fail_each, is_told};
+use crate::sweep::{EIO, Run, WHOLE, fail_each, is_told, shared};
 
 /// Pieces that begin and end within clusters.
 const PIECE: usize = 7000;
@@ -78,8 +78,4 @@ fn what_cannot_be_read_is_not_taken_for_anything() {
             fail_each(&seed, &name, WHOLE, &|files| job(&*kind.open(files, mode)?), &judge);
         }
     }
-}
-
-fn shared(disk: disksmith_disk::MemoryDisk) -> std::sync::Arc<dyn disksmith_disk::Disk> {
-    std::sync::Arc::new(disk)
 }

@@ -9,7 +9,7 @@ pub(crate) const EIO: i32 = 5;
 pub(crate) const WHOLE: &[Fault] = &[Fault::Errno(EIO)];
 pub(crate) const WHOLE_AND_HALF: &[Fault] = &[Fault::Errno(EIO), Fault::Half(EIO)];
 /// Requests of one job that fail in an ordinary run.
-const QUICK: u64 = 24;
+const QUICK: u64 = 40;
 
 /// The image, and what lies in files of their own.
 pub(crate) type Files<'a> = &'a [Arc<dyn Disk>];
@@ -56,6 +56,10 @@ pub(crate) fn fail_each<T: std::fmt::Debug>(
             judge(run);
         }
     }
+}
+
+pub(crate) fn shared(disk: MemoryDisk) -> Arc<dyn Disk> {
+    Arc::new(disk)
 }
 
 fn run<T>(

@@ -109,7 +109,7 @@ pub(crate) fn repairs() -> Vec<Job> {
         job("no backup", &with(&gpt, &[(SIZE - 512, zero)]), auto),
         job("broken entries", &with(&gpt, &[(1024 + 32, &[1])]), auto),
         job("no protective MBR", &with(&gpt, &[(0, zero)]), auto),
-        job("from the backup", &with(&gpt, &[(1024 + 56, &[b'x'])]), |d, t| {
+        job("from the backup", &with(&gpt, &[(1024 + 56, b"x")]), |d, t| {
             Ok(repair(d, t, Source::Backup)?.plan)
         }),
         job("GPT under an MBR", &remains(), auto),
