@@ -109,6 +109,22 @@ fn changes_of_partitions() {
 }
 
 #[test]
+fn disks_without_a_table() {
+    let none = table(&MemoryDisk::new(SIZE));
+    refused(convert(&none, Label::Gpt), "no partition table");
+    refused(set(&none, 1, &Change::Bootable(true)), "no partition table");
+    refused(disksmith_partitions::fit_disk(&none, SIZE), "no partition table");
+    let logical = AddRequest { logical: true, ..sized(100) };
+    refused(add(&init(&none, Label::Mbr).unwrap(), &logical), "there is no room");
+    let mut tiny = table(&MemoryDisk::new(20 * 512));
+    tiny = init(&tiny, Label::Mbr).unwrap();
+    refused(convert(&tiny, Label::Gpt), "too small");
+    let mut far = table(&gpt());
+    far.partitions[0].sectors = u64::MAX;
+    refused(minimise(&far), "behind all disks");
+}
+
+#[test]
 fn conversions() {
     let disk = MemoryDisk::new(SIZE);
     let mut full = init(&table(&disk), Label::Mbr).unwrap();
@@ -167,6 +183,9 @@ impl Disk for ReadOnly {
     }
 }
 
+/// What is made of a table, and the words of the refusal.
+type Broken = (fn(&mut Table), &'static str);
+
 /// Tables that nobody can write, made by hand.
 #[test]
 fn tables_that_cannot_be() {
@@ -177,7 +196,7 @@ fn tables_that_cannot_be() {
         change(&mut new);
         new
     };
-    let gpts: [(fn(&mut Table), &str); 8] = [
+    let gpts: [Broken; 8] = [
         (|t| t.id = None, "neither copy"),
         (|t| t.id = Some(DiskId::Mbr(1)), "a disk id that is a GUID"),
         (|t| t.capacity = u32::MAX, ""),
@@ -190,7 +209,7 @@ fn tables_that_cannot_be() {
     for (change, words) in gpts {
         refused(Plan::new(&gpt_disk, &gpt, &of(&gpt, change)), words);
     }
-    let mbrs: [(fn(&mut Table), &str); 8] = [
+    let mbrs: [Broken; 8] = [
         (|t| t.id = Some(DiskId::Gpt(Guid::ZERO)), "32-bit disk id"),
         (|t| t.id = None, "32-bit disk id"),
         (|t| t.partitions[0].number = 4000, ""),
