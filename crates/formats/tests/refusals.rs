@@ -368,3 +368,69 @@ fn refused_to_readers(file: &Arc<MemoryDisk>) {
     let image = (driver("qcow2").unwrap().open)(file.clone(), request).unwrap();
     refused(image.read_at(&mut [0; 512], 0), "for inspection only", "looked at only");
 }
+
+#[test]
+fn what_is_said_when_opening() {
+    let plain = create("qcow2", "").unwrap();
+    let luks = create("qcow2", "secret=a,encrypt.format=luks,encrypt.iter-time=1").unwrap();
+    let aes = create("qcow2", "secret=a,encryption=on").unwrap();
+    for (file, text, words) in [
+        (&plain, "encrypt.format=luks", "No encryption in image header"),
+        (&luks, "encrypt.format=aes", "reported 'luks' encryption format"),
+        (&aes, "encrypt.format=luks", "reported 'aes' encryption format"),
+        (&luks, "", "'encrypt.key-secret' is required"),
+        (&aes, "", "'encrypt.key-secret' is required"),
+        (&plain, "l2-cache-size=x", "'l2-cache-size' expects"),
+        (&plain, "refcount-cache-size=x", "'refcount-cache-size' expects"),
+    ] {
+        let request = OpenRequest { options: options(text), ..OpenRequest::default() };
+        let opened = (driver("qcow2").unwrap().open)(file.clone(), request);
+        refused(opened.map(drop), words, text);
+    }
+}
+
+#[test]
+fn what_a_kind_cannot() {
+    let file = create("qcow2", "data=d").unwrap();
+    let image = open(file.clone(), OpenMode::Write);
+    let words = "'data-file' is required";
+    let resize = ResizeRequest { size: 2 * SIZE, preallocation: Preallocation::Off };
+    refused(image.read_at(&mut [0; 512], 0).and(image.write_at(&[1; 512], 0)), words, "no file");
+    refused(image.resize(resize), words, "no file");
+    refused(image.discard(0, SIZE), words, "no file");
+    image.attach_data_file(Arc::new(MemoryDisk::new(SIZE))).unwrap();
+    for result in [
+        image.create_snapshot(Snapshot::default()),
+        image.apply_snapshot("s"),
+        image.delete_snapshot("s"),
+        image.write_packed(0, &[0; 9]),
+    ] {
+        refused(result, "not supported", "with a data file");
+    }
+    let old = open(create("qcow2", "compat=0.10").unwrap(), OpenMode::Write);
+    refused(old.add_bitmap("b", None, true), "in qcow2 v2 files", "version 2");
+    let empty = open(create_sized("qcow2", 0, "").unwrap(), OpenMode::Write);
+    refused(empty.add_bitmap("b", None, true), "the disk has no size", "no size");
+    let raw = open(create("qcow2", "data=d,data_file_raw=on").unwrap(), OpenMode::Write);
+    let backing = Backing { name: "b".into(), format: None };
+    refused(raw.change_backing(Some(backing)), "cannot be used at the same time", "raw data");
+    narrow_counts();
+}
+
+/// Counts of two bits: three users of a cluster at most.
+fn narrow_counts() {
+    let file = create("qcow2", "refcount_bits=2,cluster_size=4k").unwrap();
+    let image = open(file, OpenMode::Write);
+    image.write_at(&[1; 30_000], 0).unwrap();
+    let take =
+        |name: &str| image.create_snapshot(Snapshot { name: name.into(), ..Default::default() });
+    take("one").unwrap();
+    take("two").unwrap();
+    refused(take("three"), "", "a fourth user");
+    refused(image.apply_snapshot("one"), "Failed to load snapshot", "a fourth user");
+    let report = image.check(Repair::None, &mut |_| {}).unwrap().unwrap();
+    assert_eq!((report.corruptions, report.leaks), (0, 0));
+    assert_eq!(image.dirty(), Some(false));
+    image.write_at(&[2; 30_000], 0).unwrap();
+    image.close().unwrap();
+}
