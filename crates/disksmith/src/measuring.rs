@@ -52,7 +52,10 @@ fn measure_qcow2(plan: &Plan, source: Option<&Node>, size: u64) -> Result<Measur
     let bitmaps = source
         .filter(|source| !version_2 && source.image.format() == "qcow2")
         .map(|source| &source.image)
-        .map(|image| qcow2::bitmaps_size(&image.bitmaps(), image.size(), measure.cluster_size()));
+        .map(|image| -> Result<u64> {
+            Ok(qcow2::bitmaps_size(&image.bitmaps()?, image.size(), measure.cluster_size()))
+        })
+        .transpose()?;
     let qcow2::Measured { required, fully_allocated } = measure.finish();
     Ok(Measured { required, fully_allocated, bitmaps })
 }

@@ -52,8 +52,8 @@ pub trait Image: Disk {
 
     /// What the format has to say about this image, in the order in which qemu-img prints it
     /// below "Format specific information".
-    fn facts(&self) -> Option<Vec<(&'static str, Fact)>> {
-        None
+    fn facts(&self) -> Result<Option<Vec<(&'static str, Fact)>>> {
+        Ok(None)
     }
 
     /// The backing image that this image names. Naming opens nothing.
@@ -181,9 +181,9 @@ pub trait Image: Disk {
         Err(unsupported("Operation not supported"))
     }
 
-    /// The persistent dirty bitmaps.
-    fn bitmaps(&self) -> Vec<Bitmap> {
-        Vec::new()
+    /// The persistent dirty bitmaps; none where the list of them is broken.
+    fn bitmaps(&self) -> Result<Vec<Bitmap>> {
+        Ok(Vec::new())
     }
 
     /// Adds an empty persistent bitmap. `granularity` in bytes, a power of two; `None` = the

@@ -242,7 +242,7 @@ fn bitmaps_record_what_was_written() {
         for name in ["copy", "ours", "off"] {
             image.remove_bitmap(name).unwrap();
         }
-        assert!(image.bitmaps().is_empty());
+        assert!(image.bitmaps().unwrap().is_empty());
         drop(image);
         check(&path);
         assert!(!qemu_img(&["info", file]).contains("bitmaps"));
@@ -262,7 +262,7 @@ fn a_bitmap_left_in_use_can_only_be_removed() {
     std::fs::copy(&path, &torn).unwrap();
     drop(image);
     let image = writable(&torn);
-    assert!(image.bitmaps()[0].in_use);
+    assert!(image.bitmaps().unwrap()[0].in_use);
     let error = image.clear_bitmap("b").unwrap_err();
     assert_eq!(error.to_string(), "Bitmap 'b' is inconsistent and cannot be used");
     image.remove_bitmap("b").unwrap();

@@ -15,7 +15,7 @@ pub fn copy_bitmaps(
     skip_broken: bool,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let bitmaps = source.bitmaps();
+    let bitmaps = source.bitmaps()?;
     // The last one first, as qemu-img warns.
     for bitmap in bitmaps.iter().rev().filter(|bitmap| bitmap.in_use && skip_broken) {
         observer.warning(&format!("Skipping inconsistent bitmap '{}'", bitmap.name));
@@ -31,7 +31,7 @@ pub fn copy_bitmaps(
 /// long work of copying data starts.
 pub(crate) fn check_bitmaps(source: &dyn Image) -> Result<()> {
     // The last one first, as qemu-img complains.
-    source.bitmaps().iter().rev().try_for_each(check_usable)
+    source.bitmaps()?.iter().rev().try_for_each(check_usable)
 }
 
 /// Marks dirty in `target`'s bitmap `target_name` what is dirty in `source`'s bitmap

@@ -154,7 +154,10 @@ fn act(
     action: &Action,
     granularity: Option<u64>,
 ) -> Result<(), Error> {
-    let known = |image: &dyn Image, name: &str| match image.bitmaps().iter().any(|b| b.name == name) {
+    let is_there = |image: &dyn Image, name: &str| -> Result<bool, Error> {
+        Ok(image.bitmaps()?.iter().any(|bitmap| bitmap.name == name))
+    };
+    let known = |image: &dyn Image, name: &str| match is_there(image, name)? {
         true => Ok(()),
         false => Err(Error::new(Kind::NotFound, format!("Dirty bitmap '{name}' not found"))),
     };
@@ -169,7 +172,7 @@ fn act(
                     "Granularity must be power of 2 and at least 512",
                 ));
             }
-            if image.bitmaps().iter().any(|b| b.name == name) {
+            if is_there(image, name)? {
                 return Err(Error::new(Kind::AlreadyExists, format!("Bitmap already exists: {name}")));
             }
             image.add_bitmap(name, granularity, true)

@@ -387,11 +387,11 @@ impl Convert {
 
     fn check_target(&self, node: &Node) -> Result<(), Failure> {
         let format = node.image.format();
-        let old = || {
-            let facts = node.image.facts().unwrap_or_default();
-            facts.iter().any(|(key, fact)| *key == "compat" && *fact == Fact::Text("0.10".into()))
+        let old = || -> Result<bool, Error> {
+            let facts = node.image.facts()?.unwrap_or_default();
+            Ok(facts.iter().any(|(key, fact)| *key == "compat" && *fact == Fact::Text("0.10".into())))
         };
-        if self.bitmaps && (format != "qcow2" || old()) {
+        if self.bitmaps && (format != "qcow2" || old()?) {
             return refuse(format!("Format driver '{format}' does not support bitmaps"));
         }
         if self.compress && node.image.compression().is_none() {

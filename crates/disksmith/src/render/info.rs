@@ -65,7 +65,7 @@ impl ImageInfo {
             encrypted: image.encrypted(),
             format: image.format().to_string(),
             actual_size: allocated(node),
-            specific: image.facts(),
+            specific: image.facts()?,
             full_backing: node.full_backing_name(),
             backing: backing.map(|b| b.name),
             // What is not known of the storage is not told.

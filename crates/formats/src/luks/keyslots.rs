@@ -71,11 +71,7 @@ fn erase(
     let header = &mut unlocked.header;
     match (slot, old) {
         (Some(slot), Some(old)) => {
-            let only = UnlockOptions { slot: Some(slot), ..UnlockOptions::default() };
-            if luks::unlock(disk, base, old.as_bytes(), &only).is_err() {
-                let text = format!("Given keyslot {slot} doesn't contain the expected password");
-                return Err(Error::new(Kind::InvalidInput, text));
-            }
+            expect_password(disk, base, slot, old.as_bytes())?;
             luks::erase_slot(disk, base, header, slot, force)
         }
         (Some(slot), None) => luks::erase_slot(disk, base, header, slot, force),
@@ -86,6 +82,18 @@ fn erase(
         (None, None) => Err(invalid(
             "To erase keyslot(s), either explicit keyslot index or the password currently contained in them must be given",
         )),
+    }
+}
+
+/// Refuses if `slot` is not opened by that password.
+pub(crate) fn expect_password(disk: &dyn Disk, base: u64, slot: usize, word: &[u8]) -> Result<()> {
+    let only = UnlockOptions { slot: Some(slot), ..UnlockOptions::default() };
+    match luks::unlock(disk, base, word, &only) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == Kind::Refused => Err(invalid(&format!(
+            "Given keyslot {slot} doesn't contain the given old password for erase operation"
+        ))),
+        Err(error) => Err(error),
     }
 }
 

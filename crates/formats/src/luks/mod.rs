@@ -12,7 +12,8 @@ use disksmith_crypt::luks::{self, Header, SlotInfo, UnlockOptions, Unlocked};
 use disksmith_crypt::{Cipher, CipherSpec, CryptDisk, HashAlgorithm, IvGenerator, Mode, Secret};
 use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, ZeroMode};
 
-pub(crate) use self::keyslots::amend_keyslots;
+use self::keyslots::amend_keyslots;
+pub(crate) use self::keyslots::expect_password;
 use crate::{
     CreateRequest, Driver, Fact, Image, OpenMode, OpenRequest, OptionKind, OptionSpec, Options,
     Preallocation, ResizeRequest,
@@ -197,8 +198,8 @@ impl Image for Luks {
         true
     }
 
-    fn facts(&self) -> Option<Vec<(&'static str, Fact)>> {
-        Some(header_facts(&self.header, None))
+    fn facts(&self) -> Result<Option<Vec<(&'static str, Fact)>>> {
+        Ok(Some(header_facts(&self.header, None)))
     }
 
     fn resize(&self, request: ResizeRequest) -> Result<()> {

@@ -49,6 +49,12 @@ impl Qcow2 {
         let wishes = Wishes::new(options, &roots)?;
         let version = wishes.version.unwrap_or(roots.header.version);
         wishes.check(&roots, version)?;
+        let resize =
+            wishes.size.map(|size| ResizeRequest { size, preallocation: Preallocation::Off });
+        // An upgrade allows more.
+        if let Some(resize) = resize.filter(|_| version <= roots.header.version) {
+            self.check_resize(resize)?;
+        }
         if version > roots.header.version {
             self.edit_snapshots(|editor, table| editor.upgrade(table, table_bytes(table)))?;
         }
@@ -60,9 +66,8 @@ impl Qcow2 {
             self.edit(|editor| editor.change_width(order, progress))?;
         }
         self.change_header(&wishes)?;
-        if let Some(size) = wishes.size {
-            let preallocation = Preallocation::Off;
-            self.resize_with_bitmaps(ResizeRequest { size, preallocation })?;
+        if let Some(resize) = resize {
+            self.resize_with_bitmaps(resize)?;
         }
         if version < roots.header.version {
             self.downgrade(progress)?;
@@ -143,13 +148,7 @@ impl Qcow2 {
             KeyChange::EraseSlot { slot, old } => {
                 let mut header = luks::Header::read(disk, base, true)?;
                 if let Some(old) = old {
-                    let fits = luks::unlock(disk, base, old.bytes(), &limits)
-                        .is_ok_and(|unlocked| unlocked.slot == *slot);
-                    if !fits {
-                        return refuse_by_name(&format!(
-                            "Given keyslot {slot} doesn't contain the given old password for erase operation"
-                        ));
-                    }
+                    crate::luks::expect_password(disk, base, *slot, old.bytes())?;
                 }
                 luks::erase_slot(disk, base, &mut header, *slot, force)
             }

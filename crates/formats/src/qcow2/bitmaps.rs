@@ -96,9 +96,12 @@ impl Qcow2 {
         .map_err(|error| error.context("Lost persistent bitmaps"))
     }
 
-    pub(super) fn list_bitmaps(&self) -> Vec<Bitmap> {
-        let roots = Roots::read(&*self.storage);
-        let directory = roots.and_then(|roots| read_bitmap_directory(&*self.storage, &roots));
+    pub(super) fn list_bitmaps(&self) -> Result<Vec<Bitmap>> {
+        let roots = Roots::read(&*self.storage)?;
+        let directory = match read_bitmap_directory(&*self.storage, &roots) {
+            Err(error) if error.kind() == Kind::Corrupt => Vec::new(),
+            read => read?,
+        };
         let tracker = lock(&self.tracker);
         // Flagged by ourselves is not left in use.
         let ours = |entry: &BitmapEntry| tracker.marks.iter().any(|(name, _)| *name == entry.name);
@@ -108,7 +111,7 @@ impl Qcow2 {
             enabled: entry.flags & BitmapEntry::AUTO != 0,
             in_use: entry.flags & BitmapEntry::IN_USE != 0 && !ours(&entry),
         };
-        directory.unwrap_or_default().into_iter().map(describe).collect()
+        Ok(directory.into_iter().map(describe).collect())
     }
 
     pub(super) fn new_bitmap(
@@ -254,6 +257,7 @@ impl Qcow2 {
         if lock(&self.meta).extensions.bitmaps.is_none() {
             return self.change_size(request);
         }
+        self.check_resize(request)?;
         self.save_bitmaps()?;
         // A crash on the way leaves them flagged.
         self.edit(|editor| {

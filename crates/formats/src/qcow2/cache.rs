@@ -13,6 +13,8 @@ const SLICE_MOST: u64 = 64 << 10;
 const SECTOR: usize = 512;
 /// Neighbouring slices are written together up to this many bytes.
 const WRITE_MOST: usize = 1 << 20;
+/// However small the budget: one to copy from and one to copy to.
+const SLICES_LEAST: u64 = 2;
 
 /// Parts of tables by their place in the storage.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl SliceCache {
         let size = table_size.min(SLICE_MOST);
         Self {
             size,
-            limit: (budget / size) as usize,
+            limit: (budget / size).max(SLICES_LEAST) as usize,
             slices: HashMap::new(),
             dirty: BTreeSet::new(),
             clock: 0,

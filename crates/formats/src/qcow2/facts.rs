@@ -1,6 +1,7 @@
 //! What `info` shows below "Format specific information".
 
 use disksmith_crypt::luks;
+use disksmith_disk::{Kind, Result};
 
 use super::Qcow2;
 use super::layout::{self, CryptoHeader};
@@ -11,8 +12,8 @@ type Facts = Vec<(&'static str, Fact)>;
 
 impl Qcow2 {
     /// The facts, in qemu-img's order.
-    pub(super) fn collect_facts(&self) -> Facts {
-        let bitmaps = self.bitmaps();
+    pub(super) fn collect_facts(&self) -> Result<Facts> {
+        let bitmaps = self.bitmaps()?;
         let meta = lock(&self.meta);
         let header = &meta.header;
         let text = |value: &str| Fact::Text(value.to_string());
@@ -30,7 +31,7 @@ impl Qcow2 {
         facts.push(("refcount-bits", Fact::Number(meta.shape.refcount_bits().into())));
         if header.crypt_method != 0 {
             let luks = meta.extensions.crypto_header.filter(|_| header.crypt_method == 2);
-            facts.push(("encrypt", Fact::Map(self.encryption_facts(luks))));
+            facts.push(("encrypt", Fact::Map(self.encryption_facts(luks)?)));
         }
         if v3 {
             if meta.has_data_file() {
@@ -46,15 +47,18 @@ impl Qcow2 {
             facts.push(("corrupt", Fact::Bool(header.has(layout::INCOMPATIBLE_CORRUPT))));
             facts.push(("extended-l2", Fact::Bool(meta.shape.extended)));
         }
-        facts
+        Ok(facts)
     }
 
-    fn encryption_facts(&self, place: Option<CryptoHeader>) -> Facts {
+    /// Of a header that is broken, no more than that there is one.
+    fn encryption_facts(&self, place: Option<CryptoHeader>) -> Result<Facts> {
         let text = |value: &str| Fact::Text(value.to_string());
-        let Some(place) = place else { return vec![("format", text("aes"))] };
-        let header = luks::Header::read(&*self.storage, place.offset, false);
-        let Ok(header) = header else { return vec![("format", text("luks"))] };
-        crate::luks::header_facts(&header, Some("luks"))
+        let Some(place) = place else { return Ok(vec![("format", text("aes"))]) };
+        match luks::Header::read(&*self.storage, place.offset, false) {
+            Ok(header) => Ok(crate::luks::header_facts(&header, Some("luks"))),
+            Err(error) if error.kind() == Kind::Io => Err(error),
+            Err(_) => Ok(vec![("format", text("luks"))]),
+        }
     }
 }
 

@@ -10,12 +10,30 @@ use super::cache::SliceCache;
 use super::layout::{self, Extensions, Header, L1Entry, L2Entry, Shape, SnapshotEntry, put};
 use super::open::Opened;
 use super::quarantine::Quarantine;
-use crate::OpenMode;
+use crate::{OpenMode, Options};
 
-/// Memory for L2 tables, in bytes.
-const L2_BUDGET: u64 = 32 << 20;
-/// Memory for refcount blocks, in bytes.
-const BLOCK_BUDGET: u64 = 8 << 20;
+/// Memory for tables, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budgets {
+    pub(super) l2: u64,
+    pub(super) blocks: u64,
+}
+
+impl Budgets {
+    const MOST: Self = Self { l2: 32 << 20, blocks: 8 << 20 };
+
+    /// What QEMU's options ask for, where it is less than ours.
+    pub(super) fn new(options: &Options) -> Result<Self> {
+        let least = |name, most: u64| -> Result<u64> {
+            Ok(options.size(name)?.map_or(most, |size| size.min(most)))
+        };
+        Ok(Self {
+            l2: least("l2-cache-size", Self::MOST.l2)?,
+            blocks: least("refcount-cache-size", Self::MOST.blocks)?,
+        })
+    }
+}
+
 /// Entries of the L1 or refcount table that are written together.
 const TABLE_STEP: u64 = 64;
 
@@ -27,6 +45,7 @@ const TABLE_STEP: u64 = 64;
 pub(super) struct Meta {
     pub(super) storage: Arc<dyn Disk>,
     pub(super) mode: OpenMode,
+    pub(super) budgets: Budgets,
     pub(super) shape: Shape,
     pub(super) header: Header,
     pub(super) extensions: Extensions,
@@ -77,12 +96,18 @@ pub(super) enum Stop {
 }
 
 impl Meta {
-    pub(super) fn new(storage: Arc<dyn Disk>, mode: OpenMode, opened: Opened) -> Self {
+    pub(super) fn new(
+        storage: Arc<dyn Disk>,
+        mode: OpenMode,
+        budgets: Budgets,
+        opened: Opened,
+    ) -> Self {
         let shape = opened.shape;
         let size = storage.size();
         Self {
             storage,
             mode,
+            budgets,
             shape,
             header: opened.header,
             extensions: opened.extensions,
@@ -90,11 +115,11 @@ impl Meta {
             snapshots: opened.snapshots,
             l1: opened.l1,
             l1_dirty: BTreeSet::new(),
-            l2: SliceCache::new(shape.cluster_size(), L2_BUDGET),
+            l2: SliceCache::new(shape.cluster_size(), budgets.l2),
             unlinked: BTreeSet::new(),
             table: opened.refcount_table,
             table_dirty: BTreeSet::new(),
-            blocks: SliceCache::new(shape.cluster_size(), BLOCK_BUDGET),
+            blocks: SliceCache::new(shape.cluster_size(), budgets.blocks),
             hint: 0,
             fresh_from: size,
             packed_end: None,

@@ -55,7 +55,7 @@ use disksmith_disk::{Disk, Error, Extent, Geometry, Kind, Result, ZeroMode};
 use self::bitmaps::Tracker;
 use self::encryption::Encryption;
 pub use self::measure::{Measure, Measured, bitmaps_size};
-use self::meta::{Meta, Stop};
+use self::meta::{Budgets, Meta, Stop};
 use self::read::Unpacked;
 use self::util::{exclusive, lock, shared};
 use crate::{
@@ -120,6 +120,7 @@ impl Qcow2 {
     /// Of kind `Corrupt`, `Unsupported` or `LimitExceeded` if the image breaks the format's
     /// rules; `Refused` for writing an image that is marked corrupt.
     pub fn open(storage: Arc<dyn Disk>, request: &OpenRequest) -> Result<Self> {
+        let budgets = Budgets::new(&request.options)?;
         let opened = open::open(&storage, request.mode)?;
         let header = &opened.header;
         open::check_encryption(header, request.options.text("encrypt.format"))?;
@@ -141,7 +142,7 @@ impl Qcow2 {
             mode: request.mode,
             cluster_size,
             has_data_file: header.has(layout::INCOMPATIBLE_DATA_FILE),
-            meta: Mutex::new(Meta::new(storage, request.mode, opened)),
+            meta: Mutex::new(Meta::new(storage, request.mode, budgets, opened)),
             landing: Condvar::new(),
             gate: RwLock::default(),
             attached: RwLock::default(),
@@ -176,15 +177,16 @@ impl Qcow2 {
     }
 
     /// A read-only image of another state of the same storage.
-    fn view(&self, opened: open::Opened) -> Self {
+    fn view(&self, budgets: Budgets, opened: open::Opened) -> Self {
         let header = &opened.header;
         let algorithm = algorithm(header.compression_type);
+        let meta = Meta::new(Arc::clone(&self.storage), OpenMode::Read, budgets, opened);
         Self {
             storage: Arc::clone(&self.storage),
             mode: OpenMode::Read,
             cluster_size: self.cluster_size,
             has_data_file: self.has_data_file,
-            meta: Mutex::new(Meta::new(Arc::clone(&self.storage), OpenMode::Read, opened)),
+            meta: Mutex::new(meta),
             landing: Condvar::new(),
             gate: RwLock::default(),
             attached: RwLock::default(),
@@ -367,8 +369,8 @@ impl Image for Qcow2 {
         Some(lock(&self.meta).header.has(layout::INCOMPATIBLE_DIRTY))
     }
 
-    fn facts(&self) -> Option<Vec<(&'static str, Fact)>> {
-        Some(self.collect_facts())
+    fn facts(&self) -> Result<Option<Vec<(&'static str, Fact)>>> {
+        self.collect_facts().map(Some)
     }
 
     fn backing(&self) -> Option<Backing> {
@@ -431,7 +433,7 @@ impl Image for Qcow2 {
     }
 
     fn write_packed(&self, offset: u64, packed: &[u8]) -> Result<()> {
-        self.check_request(offset, 0)?;
+        self.check_request(offset, 1)?;
         self.write_packed_cluster(offset, packed)
     }
 
@@ -480,7 +482,7 @@ impl Image for Qcow2 {
         self.snapshot_image(id_or_name)
     }
 
-    fn bitmaps(&self) -> Vec<Bitmap> {
+    fn bitmaps(&self) -> Result<Vec<Bitmap>> {
         self.list_bitmaps()
     }
 

@@ -30,8 +30,9 @@ const SNAPSHOT_STEP: usize = 64 << 10;
 const SECTOR: u64 = 512;
 const CRYPT_MOST: u32 = 2;
 
-/// What may be said on opening. Those about caches, discarding and overlap checks are QEMU's
-/// tuning; they are accepted and change nothing here.
+/// What may be said on opening. `l2-cache-size` and `refcount-cache-size` can make our caches
+/// smaller; the others about caches, discarding and overlap checks are QEMU's tuning, accepted
+/// without changing anything here.
 pub(super) const RUNTIME_OPTIONS: &[OptionSpec] = &[
     OptionSpec::named("encrypt.format", OptionKind::Text),
     OptionSpec::named("encrypt.key-secret", OptionKind::Text),

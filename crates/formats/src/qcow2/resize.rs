@@ -21,17 +21,20 @@ impl Qcow2 {
     /// Changes the guest-visible size.
     pub(super) fn change_size(&self, request: ResizeRequest) -> Result<()> {
         let _gate = exclusive(&self.gate);
-        let old = {
-            let meta = lock(&self.meta);
-            meta.check_writable()?;
-            refuse(&meta, request)?;
-            meta.header.size
-        };
+        self.check_resize(request)?;
+        let old = lock(&self.meta).header.size;
         let data_file = if self.has_data_file { Some(self.attached_data_file()?) } else { None };
         self.whole_or_forgotten(|| match request.size < old {
             true => self.shrink(request.size, data_file.as_deref()),
             false => self.grow(old, request, data_file.as_deref()),
         })
+    }
+
+    /// Refuses what cannot be, before anything is changed.
+    pub(super) fn check_resize(&self, request: ResizeRequest) -> Result<()> {
+        let meta = lock(&self.meta);
+        meta.check_writable()?;
+        refuse(&meta, request)
     }
 
     fn shrink(&self, size: u64, data_file: Option<&dyn Disk>) -> Result<()> {

@@ -75,7 +75,7 @@ impl Qcow2 {
         if needed > u64::from(entry.l1_size) {
             return Err(Error::new(Kind::Corrupt, "Snapshot L1 table is too small"));
         }
-        let view = self.view(opened);
+        let view = self.view(meta.budgets, opened);
         let attached = shared(&self.attached);
         if let Some(backing) = attached.backing.clone() {
             view.attach_backing(Some(backing))?;

@@ -122,7 +122,7 @@ impl Qcow2 {
         let opened = open::open(&self.storage, self.mode);
         match opened {
             Ok(opened) => {
-                *meta = Meta::new(Arc::clone(&self.storage), self.mode, opened);
+                *meta = Meta::new(Arc::clone(&self.storage), self.mode, meta.budgets, opened);
                 Ok(())
             }
             Err(error) => {

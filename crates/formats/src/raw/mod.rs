@@ -65,11 +65,16 @@ impl Raw {
         self.window.map_or(0, |(start, _)| start)
     }
 
+    /// Whether a request lies within the image.
+    fn holds(&self, offset: u64, length: u64) -> bool {
+        offset.checked_add(length).is_some_and(|end| end <= self.size())
+    }
+
     fn check_write(&self, offset: u64, length: u64) -> Result<()> {
         if !self.writable {
             return Err(Error::new(Kind::Refused, "Image is read-only"));
         }
-        if offset.checked_add(length).is_none_or(|end| end > self.size()) {
+        if !self.holds(offset, length) {
             return Err(Error::new(Kind::InvalidInput, "write past the end of the image"));
         }
         Ok(())
@@ -124,14 +129,14 @@ impl Disk for Raw {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        if !self.holds(offset, buffer.len() as u64) {
+            return Err(Error::new(Kind::InvalidInput, "read past the end of the image"));
+        }
         self.storage.announce("read_aio");
         let place = self.start() + offset;
         let have = self.storage.size().saturating_sub(place);
         if have >= buffer.len() as u64 {
             return self.storage.read_at(buffer, place);
-        }
-        if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > self.size()) {
-            return Err(Error::new(Kind::InvalidInput, "read past the end of the image"));
         }
         let (stored, past) = buffer.split_at_mut(have as usize);
         past.fill(0);
@@ -160,10 +165,10 @@ impl Disk for Raw {
     }
 
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {
-        let place = self.start() + offset;
         if offset >= self.size() {
             return Err(Error::new(Kind::InvalidInput, "nothing to map at the end of the disk"));
         }
+        let place = self.start() + offset;
         let length = length.min(self.size() - offset);
         if place >= self.storage.size() {
             return Ok(Extent { place: Some(place), ..Extent::zero(length) });
@@ -214,6 +219,9 @@ impl Image for Raw {
         if self.window.is_some_and(|(offset, _)| offset > 0) {
             return Err(Error::new(Kind::Unsupported, "Cannot resize a window on a file"));
         }
+        if i64::try_from(request.size).is_err() {
+            return Err(Error::new(Kind::InvalidInput, "The size is too large"));
+        }
         let old = self.storage.size();
         if request.size < old && request.preallocation != Preallocation::Off {
             return Err(Error::new(
@@ -253,7 +261,8 @@ fn create(storage: &Arc<dyn Disk>, request: &CreateRequest) -> Result<()> {
             ));
         }
     };
-    let size = request.size.next_multiple_of(SECTOR);
+    let size = request.size.checked_next_multiple_of(SECTOR);
+    let size = size.ok_or_else(|| Error::new(Kind::InvalidInput, "The size is too large"))?;
     storage.set_size(size)?;
     preallocate(&**storage, 0, size, mode)
 }

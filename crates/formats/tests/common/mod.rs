@@ -7,6 +7,8 @@
     reason = "helpers of tests fail by a panic"
 )]
 
+pub mod views;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;

@@ -143,10 +143,16 @@ fn under_the_gpt(disk: &dyn Disk, after: &Table, losses: &mut Vec<Loss>) -> Resu
         (last.saturating_sub(entries), last.saturating_add(1), "the backup GPT goes there"),
     ];
     for (from, until, why) in places {
-        let length =
-            until.saturating_sub(from).saturating_mul(unit).min(gpt::MAX_ENTRIES_BYTES * 2);
+        let start = from.saturating_mul(unit);
+        // What lies past the end of a disk that is to grow is not there yet.
+        let length = until
+            .saturating_sub(from)
+            .saturating_mul(unit)
+            .min(gpt::MAX_ENTRIES_BYTES * 2)
+            .min(disk.size().saturating_sub(start));
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        if disk.read_at(&mut bytes, from.saturating_mul(unit)).is_ok() && !is_zero(&bytes) {
+        disk.read_at(&mut bytes, start)?;
+        if !is_zero(&bytes) {
             losses.push(Loss {
                 partition: None,
                 detail: format!(

@@ -8,12 +8,8 @@ use super::{Content, Usage};
 const HFS_HEADER: u64 = 1024;
 
 pub(super) fn hfs_plus(window: &Window<'_>) -> Result<Option<Content>> {
-    let plus = window.structure(HFS_HEADER, 512, 0, b"H+")?;
-    let header = match plus {
-        Some(header) => Some(header),
-        None => window.structure(HFS_HEADER, 512, 0, b"HX")?,
-    };
-    let Some(header) = header else { return Ok(None) };
+    let header = |magic: &[u8]| window.superblock(HFS_HEADER, 512, 0, magic);
+    let Some(header) = header(b"H+").or_else(|| header(b"HX")) else { return Ok(None) };
     let block = header.be32(40);
     if !block.is_power_of_two() || block < 512 || !matches!(header.be16(2), 4 | 5) {
         return Ok(None);
@@ -52,15 +48,15 @@ fn hfs_uuid(id: &[u8]) -> Option<String> {
     (id.len() == 8 && id != [0; 8]).then(|| uuid::Uuid::new_v3(&NAMESPACE, id).to_string())
 }
 
-pub(super) fn apfs(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(sb) = window.structure(0, 4096, 32, b"NXSB")? else { return Ok(None) };
+pub(super) fn apfs(window: &Window<'_>) -> Option<Content> {
+    let sb = window.superblock(0, 4096, 32, b"NXSB")?;
     let block = sb.le32(36);
     if !block.is_power_of_two() || !(4096..=65536).contains(&block) {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(Content {
+    Some(Content {
         uuid: sb.uuid(72),
         size: product(sb.le64(40), u64::from(block)),
         ..Content::new("apfs", Usage::Filesystem, (32, 4))
-    }))
+    })
 }

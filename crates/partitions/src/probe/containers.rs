@@ -7,37 +7,37 @@ use super::{Content, Usage};
 
 const SECTOR: u64 = 512;
 
-pub(super) fn luks(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(header) = window.structure(0, 512, 0, b"LUKS\xba\xbe")? else { return Ok(None) };
+pub(super) fn luks(window: &Window<'_>) -> Option<Content> {
+    let header = window.superblock(0, 512, 0, b"LUKS\xba\xbe")?;
     let version = header.be16(6);
     if !matches!(version, 1 | 2) {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(Content {
+    Some(Content {
         version: Some(version.to_string()),
         label: header.text(24, 48).filter(|_| version == 2),
         uuid: header.text(168, 40),
         ..Content::new("crypto_LUKS", Usage::Crypto, (0, 6))
-    }))
+    })
 }
 
 /// The label is in one of the first four sectors.
-pub(super) fn lvm(window: &Window<'_>) -> Result<Option<Content>> {
+pub(super) fn lvm(window: &Window<'_>) -> Option<Content> {
     for sector in 0..4 {
         let at = sector * SECTOR;
-        let Some(label) = window.structure(at, SECTOR, 0, b"LABELONE")? else { continue };
+        let Some(label) = window.superblock(at, SECTOR, 0, b"LABELONE") else { continue };
         let header = label.le32(20) as usize;
         if label.slice(24, 8) != b"LVM2 001" || label.le64(8) != sector || header > 448 {
             continue;
         }
-        return Ok(Some(Content {
+        return Some(Content {
             version: Some("LVM2 001".to_string()),
             uuid: lvm_uuid(label.slice(header, 32)),
             size: Some(label.le64(header + 32)),
             ..Content::new("LVM2_member", Usage::Raid, (at, 8))
-        }));
+        });
     }
-    Ok(None)
+    None
 }
 
 /// Thirty-two characters in groups of 6-4-4-4-4-4-6.

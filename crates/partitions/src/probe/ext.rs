@@ -1,7 +1,5 @@
 //! ext2, ext3 and ext4.
 
-use disksmith_disk::Result;
-
 use super::window::{Window, product};
 use super::{Content, Usage};
 
@@ -14,13 +12,11 @@ const EXT3_INCOMPAT: u32 = 0x2 | 0x4 | 0x10;
 /// Sparse superblocks, large files, directory trees.
 const EXT3_RO_COMPAT: u32 = 0x1 | 0x2 | 0x4;
 
-pub(super) fn probe(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(sb) = window.structure(SUPERBLOCK, 1024, 0x38, &[0x53, 0xef])? else {
-        return Ok(None);
-    };
+pub(super) fn probe(window: &Window<'_>) -> Option<Content> {
+    let sb = window.superblock(SUPERBLOCK, 1024, 0x38, &[0x53, 0xef])?;
     let log_block_size = sb.le32(0x18);
     if log_block_size > 6 || sb.le32(0x04) == 0 {
-        return Ok(None);
+        return None;
     }
     let (compat, incompat, ro_compat) = (sb.le32(0x5c), sb.le32(0x60), sb.le32(0x64));
     let kind = match () {
@@ -35,12 +31,12 @@ pub(super) fn probe(window: &Window<'_>) -> Result<Option<Content>> {
     };
     let block = 1024u64 << log_block_size;
     let (blocks, free) = (wide(0x04, 0x150), wide(0x0c, 0x158));
-    Ok(Some(Content {
+    Some(Content {
         version: Some(format!("{}.{}", sb.le32(0x4c), sb.le16(0x3e))),
         label: sb.text(0x78, 16),
         uuid: sb.uuid(0x68),
         size: product(blocks, block),
         used: blocks.checked_sub(free).and_then(|used| product(used, block)),
         ..Content::new(kind, Usage::Filesystem, (SUPERBLOCK + 0x38, 2))
-    }))
+    })
 }

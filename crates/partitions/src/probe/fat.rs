@@ -63,7 +63,7 @@ impl Bpb {
 }
 
 pub(super) fn fat(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(boot) = window.structure(0, 512, 510, &[0x55, 0xaa])? else { return Ok(None) };
+    let Some(boot) = window.superblock(0, 512, 510, &[0x55, 0xaa]) else { return Ok(None) };
     let Some(bpb) = bpb(&boot) else { return Ok(None) };
     let fat32 = boot.le16(22) == 0;
     let (version, at, root) = match bpb.clusters {
@@ -146,7 +146,7 @@ fn counted(window: &Window<'_>, bpb: &Bpb, bytes: u64) -> Result<Option<u64>> {
 }
 
 pub(super) fn exfat(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(boot) = window.structure(0, 512, 3, b"EXFAT   ")? else { return Ok(None) };
+    let Some(boot) = window.superblock(0, 512, 3, b"EXFAT   ") else { return Ok(None) };
     let (sector_shift, cluster_shift) = (u32::from(boot.u8(108)), u32::from(boot.u8(109)));
     if !(9..=12).contains(&sector_shift) || sector_shift + cluster_shift > 25 {
         return Ok(None);

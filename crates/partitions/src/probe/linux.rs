@@ -5,44 +5,44 @@ use disksmith_disk::Result;
 use super::window::{Fields, Window, product, utf16};
 use super::{Content, Usage};
 
-pub(super) fn xfs(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(sb) = window.structure(0, 512, 0, b"XFSB")? else { return Ok(None) };
+pub(super) fn xfs(window: &Window<'_>) -> Option<Content> {
+    let sb = window.superblock(0, 512, 0, b"XFSB")?;
     let block = sb.be32(4);
     if !block.is_power_of_two() || !(512..=65536).contains(&block) {
-        return Ok(None);
+        return None;
     }
     let (blocks, free) = (sb.be64(8), sb.be64(144));
-    Ok(Some(Content {
+    Some(Content {
         label: sb.text(108, 12),
         uuid: sb.uuid(32),
         size: product(blocks, u64::from(block)),
         used: blocks.checked_sub(free).and_then(|used| product(used, u64::from(block))),
         ..Content::new("xfs", Usage::Filesystem, (0, 4))
-    }))
+    })
 }
 
-pub(super) fn btrfs(window: &Window<'_>) -> Result<Option<Content>> {
+pub(super) fn btrfs(window: &Window<'_>) -> Option<Content> {
     const SUPERBLOCK: u64 = 64 << 10;
-    let Some(sb) = window.structure(SUPERBLOCK, 4096, 64, b"_BHRfS_M")? else { return Ok(None) };
+    let sb = window.superblock(SUPERBLOCK, 4096, 64, b"_BHRfS_M")?;
     let devices = sb.le64(0x88);
     // With several devices the totals are those of all; the device item has this one's size.
     let (size, used) = match devices {
         1 => (sb.le64(0x70), Some(sb.le64(0x78))),
         _ => (sb.le64(0xc9 + 8), Some(sb.le64(0xc9 + 16))),
     };
-    Ok(Some(Content {
+    Some(Content {
         label: sb.text(0x12b, 256),
         uuid: sb.uuid(32),
         size: Some(size),
         used,
         ..Content::new("btrfs", Usage::Filesystem, (SUPERBLOCK + 64, 8))
-    }))
+    })
 }
 
 pub(super) fn f2fs(window: &Window<'_>) -> Result<Option<Content>> {
     const SUPERBLOCK: u64 = 1024;
     let magic = 0xf2f5_2010_u32.to_le_bytes();
-    let Some(sb) = window.structure(SUPERBLOCK, 1152, 0, &magic)? else { return Ok(None) };
+    let Some(sb) = window.superblock(SUPERBLOCK, 1152, 0, &magic) else { return Ok(None) };
     let log_block_size = sb.le32(16);
     if !(9..=16).contains(&log_block_size) {
         return Ok(None);
@@ -75,34 +75,34 @@ fn f2fs_used(window: &Window<'_>, sb: &Fields<'_>, block: u64) -> Result<Option<
     Ok(valid.and_then(|valid| product(valid.checked_add(main)?, block)))
 }
 
-pub(super) fn squashfs(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(sb) = window.structure(0, 96, 0, b"hsqs")? else { return Ok(None) };
+pub(super) fn squashfs(window: &Window<'_>) -> Option<Content> {
+    let sb = window.superblock(0, 96, 0, b"hsqs")?;
     let (major, minor) = (sb.le16(28), sb.le16(30));
     if major < 4 {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(Content {
+    Some(Content {
         version: Some(format!("{major}.{minor}")),
         size: Some(sb.le64(40)),
         used: Some(sb.le64(40)),
         ..Content::new("squashfs", Usage::Filesystem, (0, 4))
-    }))
+    })
 }
 
-pub(super) fn erofs(window: &Window<'_>) -> Result<Option<Content>> {
+pub(super) fn erofs(window: &Window<'_>) -> Option<Content> {
     const SUPERBLOCK: u64 = 1024;
     let magic = 0xe0f5_e1e2_u32.to_le_bytes();
-    let Some(sb) = window.structure(SUPERBLOCK, 128, 0, &magic)? else { return Ok(None) };
+    let sb = window.superblock(SUPERBLOCK, 128, 0, &magic)?;
     let bits = sb.u8(12);
     if !(9..=16).contains(&bits) {
-        return Ok(None);
+        return None;
     }
     let size = product(u64::from(sb.le32(36)), 1 << bits);
-    Ok(Some(Content {
+    Some(Content {
         label: sb.text(64, 16),
         uuid: sb.uuid(48),
         size,
         used: size,
         ..Content::new("erofs", Usage::Filesystem, (SUPERBLOCK, 4))
-    }))
+    })
 }

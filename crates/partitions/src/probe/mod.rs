@@ -66,26 +66,41 @@ impl Content {
     }
 }
 
-type Probe = fn(&Window<'_>) -> Result<Option<Content>>;
+/// How a kind of content is told.
+enum Probe {
+    /// By what was read already.
+    Start(fn(&Window<'_>) -> Option<Content>),
+    /// By what may lie anywhere.
+    Anywhere(fn(&Window<'_>) -> Result<Option<Content>>),
+}
+
+impl Probe {
+    fn content(&self, window: &Window<'_>) -> Result<Option<Content>> {
+        match self {
+            Self::Start(probe) => Ok(probe(window)),
+            Self::Anywhere(probe) => probe(window),
+        }
+    }
+}
 
 /// In blkid's order: what encloses comes before what it may enclose.
 const PROBES: &[Probe] = &[
-    containers::md,
-    containers::lvm,
-    containers::luks,
-    ext::probe,
-    linux::xfs,
-    linux::btrfs,
-    linux::f2fs,
-    linux::squashfs,
-    linux::erofs,
-    ntfs::probe,
-    fat::exfat,
-    fat::fat,
-    apple::hfs_plus,
-    apple::apfs,
-    swap::probe,
-    optical::iso9660,
+    Probe::Anywhere(containers::md),
+    Probe::Start(containers::lvm),
+    Probe::Start(containers::luks),
+    Probe::Start(ext::probe),
+    Probe::Start(linux::xfs),
+    Probe::Start(linux::btrfs),
+    Probe::Anywhere(linux::f2fs),
+    Probe::Start(linux::squashfs),
+    Probe::Start(linux::erofs),
+    Probe::Anywhere(ntfs::probe),
+    Probe::Anywhere(fat::exfat),
+    Probe::Anywhere(fat::fat),
+    Probe::Anywhere(apple::hfs_plus),
+    Probe::Start(apple::apfs),
+    Probe::Start(swap::probe),
+    Probe::Start(optical::iso9660),
 ];
 
 /// What the disk (a whole one, or the window of a partition) holds; `None` when nothing is
@@ -93,7 +108,9 @@ const PROBES: &[Probe] = &[
 pub fn probe(disk: &dyn Disk) -> Result<Option<Content>> {
     let window = Window::new(disk).context("Could not read what the disk holds")?;
     for probe in PROBES {
-        if let Some(content) = probe(&window).context("Could not read what the disk holds")? {
+        if let Some(content) =
+            probe.content(&window).context("Could not read what the disk holds")?
+        {
             return Ok(Some(content));
         }
     }
@@ -106,19 +123,19 @@ pub fn probe_all(disk: &dyn Disk) -> Result<Vec<Content>> {
     let window = Window::new(disk).context("Could not read what the disk holds")?;
     let mut all = Vec::new();
     for probe in PROBES {
-        all.extend(probe(&window).context("Could not read what the disk holds")?);
+        all.extend(probe.content(&window).context("Could not read what the disk holds")?);
     }
     Ok(all)
 }
 
 /// Whether the first sector ends with 55 aa, which a PC's firmware wants of what it boots.
 pub fn has_boot_signature(disk: &dyn Disk) -> Result<bool> {
-    Ok(Window::new(disk)?.bytes(510, 2)?.is_some_and(|bytes| bytes[..] == [0x55, 0xaa]))
+    Ok(Window::new(disk)?.start(510, 2).is_some_and(|bytes| bytes == [0x55, 0xaa]))
 }
 
 /// Whether there is machine code in front of the partition entries of sector 0.
 pub fn has_boot_code(disk: &dyn Disk) -> Result<bool> {
     let window = Window::new(disk)?;
-    let code = window.bytes(0, 440)?;
+    let code = window.start(0, 440);
     Ok(code.is_some_and(|bytes| bytes.iter().any(|b| *b != 0)))
 }

@@ -12,7 +12,7 @@ const ATTRIBUTE_END: u32 = 0xffff_ffff;
 const MAX_ATTRIBUTES: usize = 64;
 
 pub(super) fn probe(window: &Window<'_>) -> Result<Option<Content>> {
-    let Some(boot) = window.structure(0, 512, 3, b"NTFS    ")? else { return Ok(None) };
+    let Some(boot) = window.superblock(0, 512, 3, b"NTFS    ") else { return Ok(None) };
     let sector = u64::from(boot.le16(11));
     if !sector.is_power_of_two() || !(256..=4096).contains(&sector) {
         return Ok(None);

@@ -1,7 +1,5 @@
 //! ISO 9660.
 
-use disksmith_disk::Result;
-
 use super::window::{Fields, Window, product};
 use super::{Content, Usage};
 
@@ -10,17 +8,17 @@ const DESCRIPTOR_LENGTH: u64 = 2048;
 /// Volume descriptors are few; the list ends with one of type 255.
 const MAX_DESCRIPTORS: u64 = 16;
 
-pub(super) fn iso9660(window: &Window<'_>) -> Result<Option<Content>> {
+pub(super) fn iso9660(window: &Window<'_>) -> Option<Content> {
     for index in 0..MAX_DESCRIPTORS {
         let at = DESCRIPTORS + index * DESCRIPTOR_LENGTH;
-        let Some(descriptor) = window.structure(at, DESCRIPTOR_LENGTH, 1, b"CD001")? else { break };
+        let Some(descriptor) = window.superblock(at, DESCRIPTOR_LENGTH, 1, b"CD001") else { break };
         match descriptor.u8(0) {
-            1 => return Ok(Some(primary(&descriptor, at))),
+            1 => return Some(primary(&descriptor, at)),
             255 => break,
             _ => {}
         }
     }
-    Ok(None)
+    None
 }
 
 fn primary(descriptor: &Fields<'_>, at: u64) -> Content {

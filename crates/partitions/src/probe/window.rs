@@ -26,14 +26,31 @@ impl<'d> Window<'d> {
         self.disk.size()
     }
 
+    /// A range within the first 72 KiB, which were read already.
+    pub(super) fn start(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        let end = usize::try_from(offset.checked_add(length)?).ok()?;
+        self.head.get(usize::try_from(offset).ok()?..end)
+    }
+
+    /// A structure within them, if `magic` is `at` so many bytes into it.
+    pub(super) fn superblock(
+        &self,
+        offset: u64,
+        length: u64,
+        at: usize,
+        magic: &[u8],
+    ) -> Option<Fields<'_>> {
+        let bytes = self.start(offset, length)?;
+        bytes.get(at..)?.starts_with(magic).then_some(Fields(Cow::Borrowed(bytes)))
+    }
+
     /// `None` where the range is not on the disk, or is longer than any probe needs.
     pub(super) fn bytes(&self, offset: u64, length: u64) -> Result<Option<Cow<'_, [u8]>>> {
         let Some(end) = offset.checked_add(length) else { return Ok(None) };
         if end > self.disk.size() || length > MAX_READ {
             return Ok(None);
         }
-        let within = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
-        if let Some(bytes) = within.and_then(|(from, to)| self.head.get(from..to)) {
+        if let Some(bytes) = self.start(offset, length) {
             return Ok(Some(Cow::Borrowed(bytes)));
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];

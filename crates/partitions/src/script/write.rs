@@ -10,46 +10,39 @@ use crate::{Label, Partition, Table};
 
 /// The table as `sfdisk --dump` writes it; `device` is the name of the image.
 pub fn dump_script(table: &Table, device: &str) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = script(&mut text, table, device);
-    text
+    let mut lines = vec![format!("label: {}", table.label.name())];
+    lines.extend(table.id.map(|id| format!("label-id: {id}")));
+    lines.extend([format!("device: {device}"), "unit: sectors".to_string()]);
+    if table.label == Label::Gpt {
+        lines.push(format!("first-lba: {}", table.first_usable));
+        lines.push(format!("last-lba: {}", table.last_usable));
+        if table.capacity != crate::gpt::DEFAULT_ENTRIES {
+            lines.push(format!("table-length: {}", table.capacity));
+        }
+    }
+    lines.extend([format!("sector-size: {}", table.sector_size), String::new()]);
+    lines.extend(table.partitions.iter().map(|partition| partition_line(partition, device)));
+    lines.join("\n") + "\n"
 }
 
-fn script(text: &mut String, table: &Table, device: &str) -> std::fmt::Result {
-    writeln!(text, "label: {}", table.label.name())?;
-    if let Some(id) = table.id {
-        writeln!(text, "label-id: {id}")?;
+fn partition_line(p: &Partition, device: &str) -> String {
+    let node = device_name(device, p.number);
+    let mut line =
+        format!("{node} : start={:>12}, size={:>12}, type={}", p.start, p.sectors, p.kind);
+    if let Some(uuid) = p.uuid {
+        line += &format!(", uuid={uuid}");
     }
-    writeln!(text, "device: {device}")?;
-    writeln!(text, "unit: sectors")?;
-    if table.label == Label::Gpt {
-        writeln!(text, "first-lba: {}", table.first_usable)?;
-        writeln!(text, "last-lba: {}", table.last_usable)?;
-        if table.capacity != crate::gpt::DEFAULT_ENTRIES {
-            writeln!(text, "table-length: {}", table.capacity)?;
-        }
+    if !p.name.is_empty() {
+        line += &format!(", name=\"{}\"", quoted(&p.name));
     }
-    writeln!(text, "sector-size: {}\n", table.sector_size)?;
-    for p in &table.partitions {
-        let node = device_name(device, p.number);
-        write!(text, "{node} : start={:>12}, size={:>12}, type={}", p.start, p.sectors, p.kind)?;
-        if let Some(uuid) = p.uuid {
-            write!(text, ", uuid={uuid}")?;
-        }
-        if !p.name.is_empty() {
-            write!(text, ", name=\"{}\"", quoted(&p.name))?;
-        }
-        let attributes = attributes_text(p.attributes);
-        if !attributes.is_empty() {
-            write!(text, ", attrs=\"{attributes}\"")?;
-        }
-        if p.bootable {
-            write!(text, ", bootable")?;
-        }
-        writeln!(text)?;
+    let attributes = attributes_text(p.attributes);
+    if !attributes.is_empty() {
+        line += &format!(", attrs=\"{attributes}\"");
     }
-    Ok(())
+    if p.bootable {
+        line += ", bootable";
+    }
+    line
 }
 
 /// What a shell or sfdisk itself would stumble over is written as `\x22`.

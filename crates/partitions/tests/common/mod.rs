@@ -6,6 +6,8 @@
     reason = "each test program uses a part of it"
 )]
 
+pub mod crafted;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -75,7 +75,7 @@ target!(SNAPSHOTS, "qcow2_snapshots", |data| {
 
 target!(BITMAPS, "qcow2_bitmaps", |data| {
     let Ok(image) = open(&Metered::new(data), OpenMode::Write) else { return };
-    for bitmap in image.bitmaps().into_iter().take(4) {
+    for bitmap in image.bitmaps().into_iter().flatten().take(4) {
         if let Ok(ranges) = image.dirty_ranges(&bitmap.name) {
             drop(image.merge_bitmap(&bitmap.name, &ranges));
         }

@@ -40,8 +40,11 @@ impl Editor<'_> {
     /// Taken before anything is allocated: what comes later has refcounts that are right.
     fn metadata(&self) -> Result<Vec<Place>> {
         let header = &self.roots.header;
-        // A snapshot table that cannot be read names nothing that could be kept.
-        let snapshots = read_snapshots(self.storage, header).unwrap_or_default();
+        let snapshots = match read_snapshots(self.storage, header) {
+            Err(error) if error.kind() == Kind::Io => return Err(error),
+            // A broken table names nothing that could be kept.
+            read => read.unwrap_or_default(),
+        };
         let places = Places {
             header,
             bitmaps: self.roots.extensions.bitmaps,
