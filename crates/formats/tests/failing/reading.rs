@@ -49,9 +49,12 @@ fn check(image: &dyn Image) -> Result<String> {
     }
 }
 
+/// Its name, how the image is opened for it, and what it finds.
+type Job = (&'static str, OpenMode, fn(&dyn Image) -> Result<String>);
+
 #[test]
 fn what_cannot_be_read_is_not_taken_for_anything() {
-    let jobs: [(&str, OpenMode, fn(&dyn Image) -> Result<String>); 4] = [
+    let jobs: [Job; 4] = [
         ("info", OpenMode::Inspect, look),
         ("reading", OpenMode::Read, everything),
         ("reading while writing", OpenMode::Write, everything),

@@ -35,6 +35,7 @@ const FINDINGS_MOST: u64 = 1 << 20;
 const VISITS_EXTRA: u64 = 4096;
 /// How often references are counted at most while a repair makes the file longer.
 const COUNTS_MOST: u32 = 3;
+const EIO: i32 = 5;
 
 /// Checks the image on `storage` and mends what `repair` allows. Errors that kept the check
 /// from being carried out carry the text that qemu-img prints after `Check failed: `.
@@ -146,6 +147,7 @@ impl<'a> Checker<'a> {
         let before = self.report;
         let mut stored = Stored::new(self.storage, &self.roots)?;
         let mut highest = self.compare(&mut stored, Repair::None)?;
+        let unread = self.report.check_errors > before.check_errors;
         if self.rebuild && self.mends_errors() {
             highest = self.rebuild_refcounts()?;
             stored = Stored::new(self.storage, &self.roots)?;
@@ -153,6 +155,11 @@ impl<'a> Checker<'a> {
             if self.rebuild {
                 self.say("ERROR need to rebuild refcount structures");
                 return Err(Error::new(Kind::Corrupt, "Input/output error"));
+            }
+            if unread {
+                // Counts that could not be read may tell that they must not be mended in place:
+                // where they lie may be data.
+                return Err(Error::from_errno(EIO));
             }
             if self.report.leaks > 0 || self.report.corruptions > 0 {
                 self.report = before;
