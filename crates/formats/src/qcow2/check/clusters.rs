@@ -91,7 +91,7 @@ impl Checker<'_> {
         }
         let gone = self.mends_errors()
             && self.past_end(offset, shape.cluster_size())
-            && !self.lengthen(offset, shape.cluster_size())
+            && !self.lengthen(offset, shape.cluster_size())?
             && !self.protected_from_table(place, 8);
         if gone {
             // Behind the end of the file nothing is mapped, and so it stays.
@@ -246,7 +246,7 @@ impl Checker<'_> {
                 "ERROR offset={offset:x}: {what} cluster is not properly aligned; L2 entry corrupted."
             ));
         }
-        if let Some(verdict) = self.beyond(raw, bitmap, offset) {
+        if let Some(verdict) = self.beyond(raw, bitmap, offset)? {
             return Ok(verdict);
         }
         if table.active {
@@ -264,7 +264,7 @@ impl Checker<'_> {
 
     /// Data that lies nowhere in the file reads as zero: a repair makes that lasting. Not where
     /// the clusters are counted as used: then the file was cut and is made longer.
-    fn beyond(&mut self, raw: u64, bitmap: u64, offset: u64) -> Option<Verdict> {
+    fn beyond(&mut self, raw: u64, bitmap: u64, offset: u64) -> Result<Option<Verdict>> {
         let shape = self.roots.shape;
         let size = shape.cluster_size();
         let can = shape.version >= 3 || self.roots.backing.is_none();
@@ -272,16 +272,16 @@ impl Checker<'_> {
             || !can
             || self.roots.has_data_file()
             || !self.past_end(offset, size)
-            || self.lengthen(offset, size)
+            || self.lengthen(offset, size)?
         {
-            return None;
+            return Ok(None);
         }
         self.mend(format!("Repairing l2 entry that points behind the end of the file: {raw:x}"));
-        Some(match (shape.extended, shape.version) {
+        Ok(Some(match (shape.extended, shape.version) {
             (true, _) => Verdict::Replace(0, (bitmap | bitmap << 32) & L2Entry::ALL_ZERO),
             (false, 3..) => Verdict::Replace(L2Entry::ZERO, 0),
             (false, _) => Verdict::Replace(0, 0),
-        })
+        }))
     }
 
     /// Tells and counts what is mended right away.

@@ -25,7 +25,7 @@ use super::roots::Roots;
 use crate::{CheckFinding, CheckReport, Repair};
 use counter::Counter;
 pub(super) use counter::{get as refcount_get, set as refcount_set};
-use stored::Stored;
+use stored::{Stored, Unknown};
 
 /// Findings beyond this many are counted but not told: a hostile image must not fill a disk
 /// with messages.
@@ -243,7 +243,7 @@ impl<'a> Checker<'a> {
             return;
         }
         let shape = self.roots.shape;
-        if self.past_end(offset, size) && !self.lengthen(offset, size) {
+        if self.past_end(offset, size) && !self.lengthen(offset, size).unwrap_or(false) {
             self.uncounted = true;
             self.corrupt(format!(
                 "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset {offset:#x} size {size:#x}"
@@ -270,23 +270,26 @@ impl<'a> Checker<'a> {
 
     /// A range that refcounts call used lay in the file before it was cut. It reads as zero
     /// already; making the file longer again makes it valid. Whether that was done.
-    fn lengthen(&mut self, offset: u64, size: u64) -> bool {
+    fn lengthen(&mut self, offset: u64, size: u64) -> Result<bool> {
         let end = offset.saturating_add(size);
         if !self.mends_errors() || i64::try_from(end).is_err() {
-            return false;
+            return Ok(false);
         }
-        let Ok(mut stored) = Stored::new(self.storage, &self.roots) else { return false };
         let last = self.roots.shape.cluster(end - 1);
-        let used = stored.get(last).is_ok_and(|count| count > 0);
+        let used = match Stored::new(self.storage, &self.roots)?.get(last) {
+            Ok(count) => count > 0,
+            Err(Unknown::Unaligned(_)) => false,
+            Err(Unknown::Io(error)) => return Err(error),
+        };
         if !used || self.storage.set_size((last + 1) << self.roots.shape.cluster_bits).is_err() {
-            return false;
+            return Ok(false);
         }
         self.clusters = self.clusters.max(last + 1);
         self.report.corruptions_fixed += 1;
         self.say(format!(
             "Repairing end of file: offset {offset:#x} size {size:#x} lies behind it"
         ));
-        true
+        Ok(true)
     }
 
     /// After a repair that left nothing broken the image is no longer marked.
