@@ -4,16 +4,13 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::{cheap, must};
 use disksmith_crypt::luks::{self, AddKeyOptions};
 use disksmith_crypt::luks2::{self, UnlockOptions};
 use disksmith_crypt::{CipherSpec, HashAlgorithm};
-use disksmith_disk::{Disk, Error, MemoryDisk, Result};
-use disksmith_testkit::{FailingDisk, Fault, Injector};
+use disksmith_disk::{Disk, MemoryDisk, Result};
+use disksmith_testkit::sweep::{self, WHOLE};
 
-const EIO: i32 = 5;
 /// Bytes of one copy of the header.
 const COPY: usize = 16 << 10;
 const BINARY: usize = 4096;
@@ -118,25 +115,17 @@ fn metadata_that_cannot_be() {
     refused(luks2::Header::read(&MemoryDisk::new(100), 0), "no sound", "a short disk");
 }
 
-/// Lets each request fail; none is made to fail silently.
+/// Lets each request fail; whoever asked is told.
 fn fail_each(
     disk: &MemoryDisk,
     job: &dyn Fn(&dyn Disk) -> Result<()>,
     judge: &dyn Fn(&MemoryDisk, &str),
 ) {
-    for n in 1.. {
-        let injector = Injector::new(n, Fault::Errno(EIO), false);
-        let failing = FailingDisk::new(disk.clone(), Arc::clone(&injector));
-        let result = job(&failing);
-        if injector.met() == 0 {
-            result.unwrap();
-            assert!(n > 1);
-            return;
-        }
-        let told = result.as_ref().err().and_then(Error::errno) == Some(EIO);
-        assert!(told, "request {n}: {result:?}");
-        judge(failing.inner(), &format!("request {n}"));
-    }
+    let start = std::slice::from_ref(disk);
+    sweep::fail_each(start, "a volume", WHOLE, u64::MAX, &|files| job(&*files[0]), &|run| {
+        run.told();
+        judge(&run.files[0], &run.what);
+    });
 }
 
 #[test]

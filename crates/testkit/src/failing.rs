@@ -149,6 +149,7 @@ impl<D: Disk> Disk for FailingDisk<D> {
     }
 
     fn map(&self, offset: u64, length: u64) -> Result<Extent> {
+        self.read()?;
         self.disk.map(offset, length)
     }
 

@@ -6,6 +6,7 @@ mod model;
 pub mod oracle;
 mod record;
 mod rng;
+pub mod sweep;
 mod tally;
 
 pub use crash::{CrashLimits, CrashState, crash_states};

@@ -106,12 +106,21 @@ impl Cargo {
             line.trim_start().starts_with("Executable").then(|| root().join(inside))
         };
         let mut executables: Vec<PathBuf> = text.lines().filter_map(path).collect();
-        // Tests of the program run it beside them.
-        executables.extend(Some(self.target.join("debug/disksmith")).filter(|p| p.exists()));
+        // Tests of the program run it beside them. Without those it may be of another build.
+        let program = self.target.join("debug/disksmith");
+        executables.extend(is_instrumented(&program).then_some(program));
         Ok(executables)
     }
 
     fn test(&self) -> Outcome {
         succeed(&mut self.command(&["-q", "--no-fail-fast"]))
     }
+}
+
+/// Whether there is a program that has the section of the coverage map.
+fn is_instrumented(program: &Path) -> bool {
+    const SECTION: &[u8] = b"__llvm_covmap";
+    // Names of sections lie near the end.
+    std::fs::read(program)
+        .is_ok_and(|bytes| bytes.windows(SECTION.len()).rev().any(|w| w == SECTION))
 }

@@ -131,8 +131,8 @@ pub(crate) fn any_script() -> bool {
 }
 
 /// Calls `look(state, its number, its name)` with about `few` states that a cut can leave, and the
-/// last one; with all of them, at the simulator's full limits, where `DISKSMITH_LONG` is set, and with both sorts where
-/// `DISKSMITH_CRASH_SCRIPT` is. Answers how many there were.
+/// last one; with all of them, at the simulator's full limits, where `DISKSMITH_LONG` is set, and
+/// with both sorts where `DISKSMITH_CRASH_SCRIPT` is. Answers how many there were.
 pub(crate) fn each_cut(
     script: &str,
     initial: &MemoryDisk,

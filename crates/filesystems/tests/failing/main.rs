@@ -14,12 +14,12 @@ use std::sync::Arc;
 use disksmith_disk::{Disk, Error, MemoryDisk, Result};
 use disksmith_filesystems::ext::{self, Tune};
 use disksmith_filesystems::source::{TarSource, TreeSource, write_tar};
+use disksmith_testkit::sweep::{self, EIO, WHOLE_AND_HALF, is_told};
 use disksmith_testkit::{FailingDisk, Fault, Injector, Rng};
 
 use crate::jobs::{STEPS, Step};
 use crate::kinds::{KINDS, Kind};
 
-const EIO: i32 = 5;
 /// Requests of one job that fail in an ordinary run.
 const QUICK: u64 = 8;
 /// Changes that a repair has to do with.
@@ -27,31 +27,12 @@ const HALF_WAY: usize = 20;
 
 type Job<'a> = &'a dyn Fn(Arc<dyn Disk>) -> Result<()>;
 
-/// What is left after a job whose n-th request failed, and what it said.
-struct Run {
-    disk: MemoryDisk,
-    result: Result<()>,
-    what: String,
-}
+type Run = sweep::Run<()>;
 
-/// Lets each request of a job on a copy of `start` fail; answers how many did.
+/// Lets requests of a job on a copy of `start` fail; answers how many did.
 fn fail_each(start: &MemoryDisk, name: &str, job: Job<'_>, judge: &dyn Fn(Run)) -> u64 {
-    let requests = count(start, job);
-    assert!(requests > 0, "{name} asks nothing of its storage");
-    let step = if is_long() { 1 } else { requests.div_ceil(QUICK) };
-    let mut failed = 0;
-    for n in (1..=requests).step_by(step as usize) {
-        for fault in [Fault::Errno(EIO), Fault::Half(EIO)] {
-            let injector = Injector::new(n, fault, false);
-            let disk = Arc::new(FailingDisk::new(start.clone(), Arc::clone(&injector)));
-            let result = job(disk.clone());
-            assert_eq!(injector.met(), 1, "{name}: request {n} of {requests} was not made");
-            let what = format!("{name}: request {n} of {requests}, {fault:?}");
-            judge(Run { disk: disk.inner().clone(), result, what });
-            failed += 1;
-        }
-    }
-    failed
+    let start = std::slice::from_ref(start);
+    sweep::fail_each(start, name, WHOLE_AND_HALF, QUICK, &|files| job(files[0].clone()), judge)
 }
 
 fn is_long() -> bool {
@@ -66,14 +47,9 @@ fn count(start: &MemoryDisk, job: Job<'_>) -> u64 {
     never.asked()
 }
 
-fn told(run: &Run) {
-    let errno = run.result.as_ref().err().and_then(Error::errno);
-    assert!(errno == Some(EIO), "{}: {:?}", run.what, run.result);
-}
-
 /// A repair ends with nothing left to find, and what nobody touched is as it was.
 fn mends(kind: &Kind, run: &Run) {
-    let disk = Arc::new(run.disk.clone());
+    let disk = Arc::new(run.files[0].clone());
     let left = (kind.repair)(disk.clone()).unwrap_or_else(|e| panic!("{}: {e}", run.what));
     assert!(left.is_empty(), "{}: {left:?}", run.what);
     let ours = (kind.open)(disk, true).unwrap_or_else(|e| panic!("{}: {e}", run.what));
@@ -106,7 +82,7 @@ fn every(what: &str, work: impl Fn(&Kind) -> u64) {
 fn reading() {
     every("reading", |kind| {
         let job: Job<'_> = &|disk| jobs::walk(&*(kind.open)(disk, true)?);
-        fail_each(&prepared(kind), kind.name, job, &|run| told(&run))
+        fail_each(&prepared(kind), kind.name, job, &|run| run.told())
     });
 }
 
@@ -118,7 +94,7 @@ fn changing() {
             let job: Job<'_> = &|disk| step.run(&*(kind.open)(disk, false)?);
             let name = format!("{}, {}", kind.name, step.name);
             let failed = fail_each(&start, &name, job, &|run| {
-                told(&run);
+                run.told();
                 mends(kind, &run);
             });
             start = changed(kind, &start, step);
@@ -138,7 +114,7 @@ fn changed(kind: &Kind, start: &MemoryDisk, step: &Step) -> MemoryDisk {
 fn making() {
     every("making", |kind| {
         let job: Job<'_> = &|disk| (kind.make)(disk);
-        fail_each(&MemoryDisk::new(kind.size), kind.name, job, &|run| told(&run))
+        fail_each(&MemoryDisk::new(kind.size), kind.name, job, &|run| run.told())
     });
 }
 
@@ -147,7 +123,7 @@ fn filling() {
     every("filling", |kind| {
         let archive = archive(kind);
         let fill: Job<'_> = &|disk| (kind.fill)(disk, &mut TarSource::new(&archive[..]));
-        fail_each(&MemoryDisk::new(kind.size), kind.name, fill, &|run| told(&run))
+        fail_each(&MemoryDisk::new(kind.size), kind.name, fill, &|run| run.told())
     });
 }
 
@@ -162,8 +138,7 @@ fn filling_from_what_ends() {
             let stream = archive[..end].chain(Broken);
             let disk = Arc::new(MemoryDisk::new(kind.size));
             let result = (kind.fill)(disk, &mut TarSource::new(BufReader::new(stream)));
-            let errno = result.as_ref().err().and_then(Error::errno);
-            assert!(errno == Some(EIO), "{}: {result:?} at {end}", kind.name);
+            assert!(is_told(&result), "{}: {result:?} at {end}", kind.name);
         }
     }
 }
@@ -206,7 +181,7 @@ fn tuning() {
             let failed = fail_each(&start, kind.name, job, &|run| {
                 // The repair at the end of it may have tried again.
                 if run.result.is_ok() {
-                    let left = (kind.check)(Arc::new(run.disk.clone()));
+                    let left = (kind.check)(Arc::new(run.files[0].clone()));
                     assert!(left.as_ref().is_ok_and(Vec::is_empty), "{}: {left:?}", run.what);
                 }
                 mends(kind, &run);
@@ -226,7 +201,7 @@ fn checking() {
             // What could not be read is a finding like others.
             _ => Err(Error::from_errno(EIO)),
         };
-        fail_each(&prepared(kind), kind.name, job, &|run| told(&run))
+        fail_each(&prepared(kind), kind.name, job, &|run| run.told())
     });
 }
 
@@ -254,7 +229,7 @@ fn repairing_damage() {
             let job: Job<'_> = &|disk| repair(disk).map(drop);
             let name = format!("{}, damage {seed}", kind.name);
             fail_each(&start, &name, job, &|run| {
-                let left = repair(Arc::new(run.disk.clone()));
+                let left = repair(Arc::new(run.files[0].clone()));
                 assert!(left.as_ref().is_ok_and(Vec::is_empty), "{}: {left:?}", run.what);
             })
         });
@@ -306,7 +281,7 @@ fn resizing() {
                 start.set_size(kind.size.max(size)).unwrap();
                 let job: Job<'_> = &|disk| resize(disk, size);
                 fail_each(&start, kind.name, job, &|run| {
-                    told(&run);
+                    run.told();
                     mends(kind, &run);
                 })
             })

@@ -6,61 +6,28 @@
 mod common;
 mod jobs;
 
-use std::sync::Arc;
+use std::fmt::Debug;
 
 use common::*;
-use disksmith_disk::{Disk, Error, Extent, MemoryDisk, Result, pass_on};
+use disksmith_disk::{Disk, MemoryDisk, Result};
 use disksmith_partitions::probe::{has_boot_code, has_boot_signature, probe_all};
 use disksmith_partitions::{
     OddityKind, Partition, Plan, Table, pending_move, probe, read, read_with_sector_size,
 };
+use disksmith_testkit::sweep::{self, EIO, Run, WHOLE, WHOLE_AND_HALF, is_told};
 use disksmith_testkit::{FailingDisk, Fault, Injector, tagged};
 use jobs::Job;
 
-const EIO: i32 = 5;
-const WHOLE: &[Fault] = &[Fault::Errno(EIO)];
-const WHOLE_AND_HALF: &[Fault] = &[Fault::Errno(EIO), Fault::Half(EIO)];
-
-/// Maps fail as reads do.
-#[derive(Debug)]
-struct Storage(FailingDisk<MemoryDisk>);
-
-impl Disk for Storage {
-    pass_on!(|own| own.0; size read_at write_at write_zeroes discard flush set_size);
-
-    fn map(&self, offset: u64, length: u64) -> Result<Extent> {
-        self.0.read_at(&mut [], offset)?;
-        self.0.map(offset, length)
-    }
-}
-
-/// Lets each request of `job` on a copy of `disk` fail, in the ways of `faults`; shows what it said
-/// and left.
-fn fail_each<T>(
+/// Lets each request of `job` on a copy of `disk` fail, in the ways of `faults`.
+fn fail_each<T: Debug>(
     disk: &MemoryDisk,
+    name: &str,
     faults: &[Fault],
     job: &dyn Fn(&dyn Disk) -> Result<T>,
-    judge: &dyn Fn(Result<T>, &MemoryDisk, &str),
-) -> u64 {
-    let mut failed = 0;
-    for fault in faults {
-        for n in 1.. {
-            let injector = Injector::new(n, *fault, false);
-            let failing = Storage(FailingDisk::new(disk.clone(), Arc::clone(&injector)));
-            let result = job(&failing);
-            if injector.met() == 0 {
-                assert!(result.is_ok(), "{:?}", result.err());
-                break;
-            }
-            judge(result, failing.0.inner(), &format!("request {n}, {fault:?}"));
-            failed += 1;
-        }
-    }
-    failed
-}
-
-fn told<T>(result: &Result<T>) -> bool {
-    result.as_ref().err().and_then(Error::errno) == Some(EIO)
+    judge: &dyn Fn(Run<T>),
+) {
+    let start = std::slice::from_ref(disk);
+    sweep::fail_each(start, name, faults, u64::MAX, &|files| job(&*files[0]), judge);
 }
 
 /// Partitions without the ids that are chosen at random.
@@ -74,18 +41,16 @@ fn shown(table: &Table) -> Vec<Partition> {
 fn a_table_that_cannot_be_read_is_not_taken_for_another() {
     for disk in [gpt(), mbr()].into_iter().chain(jobs::repairs().into_iter().map(|job| job.disk)) {
         let whole = read(&disk).unwrap();
-        fail_each(&disk, WHOLE, &|disk| read(disk), &|result, _, what| match result {
+        fail_each(&disk, "a table", WHOLE, &|disk| read(disk), &|run| match &run.result {
             // The other copy of a GPT says as much, and the one that failed is named.
             Ok(table) => {
-                assert_eq!(table.partitions, whole.partitions, "{what}");
-                assert!(!table.oddities.is_empty(), "{what}");
+                assert_eq!(table.partitions, whole.partitions, "{}", run.what);
+                assert!(!table.oddities.is_empty(), "{}", run.what);
             }
-            result => assert!(told(&result), "{what}: {result:?}"),
+            Err(_) => run.told(),
         });
         let large = |disk: &dyn Disk| read_with_sector_size(disk, 4096);
-        fail_each(&disk, WHOLE, &large, &|result, _, what| {
-            assert!(told(&result), "{what}: {result:?}");
-        });
+        fail_each(&disk, "large sectors", WHOLE, &large, &|run| run.told());
     }
 }
 
@@ -103,10 +68,7 @@ fn what_cannot_be_read_is_not_taken_for_nothing() {
             |disk| Ok(format!("{:?}", has_boot_signature(disk)?)),
         ];
         for look in looks {
-            let failed = fail_each(&disk, WHOLE, &look, &|result, _, what| {
-                assert!(told(&result), "{what}: {result:?}");
-            });
-            assert!(failed > 0);
+            fail_each(&disk, "a look", WHOLE, &look, &|run| run.told());
         }
     }
 }
@@ -132,9 +94,9 @@ fn an_edit_that_fails_leaves_the_old_table_or_the_new_one() {
         let old = read(&job.disk).unwrap();
         let after = carry_out(&job, &job.disk.clone()).unwrap().after;
         let work = |disk: &dyn Disk| carry_out(&job, disk);
-        fail_each(&job.disk, WHOLE_AND_HALF, &work, &|result, left, what| {
-            let what = format!("{}, {what}", job.name);
-            assert!(told(&result), "{what}: {result:?}");
+        fail_each(&job.disk, job.name, WHOLE_AND_HALF, &work, &|run| {
+            run.told();
+            let (left, what) = (&run.files[0], &run.what);
             let now = read(left).unwrap();
             let is = |table: &Table| shown(&now) == shown(table) && now.label == table.label;
             assert!(is(&old) || is(&after) || is_lengthened(&now, &old, &after), "{what}: {now:?}");
@@ -156,9 +118,9 @@ fn a_plan_knows_what_would_be_lost_or_is_not_made() {
             Ok((plan.losses, plan.steps.len()))
         };
         let truth = work(&job.disk).unwrap();
-        fail_each(&job.disk, WHOLE, &work, &|result, _, what| {
-            let same = result.as_ref().is_ok_and(|found| *found == truth);
-            assert!(same || told(&result), "{}, {what}: {result:?}", job.name);
+        fail_each(&job.disk, job.name, WHOLE, &work, &|run| {
+            let same = run.result.as_ref().is_ok_and(|found| *found == truth);
+            assert!(same || is_told(&run.result), "{}: {:?}", run.what, run.result);
         });
     }
 }
@@ -168,15 +130,15 @@ fn a_move_that_fails_is_finished_later() {
     for job in jobs::moves() {
         let after = carry_out(&job, &job.disk.clone()).unwrap().after;
         let work = |disk: &dyn Disk| carry_out(&job, disk);
-        fail_each(&job.disk, WHOLE_AND_HALF, &work, &|result, left, what| {
-            let what = format!("{}, {what}", job.name);
-            assert!(told(&result), "{what}: {result:?}");
-            resume(left, &what);
-            check_content(left, &what);
+        fail_each(&job.disk, job.name, WHOLE_AND_HALF, &work, &|run| {
+            run.told();
+            let (left, what) = (&run.files[0], &run.what);
+            resume(left, what);
+            check_content(left, what);
             let now = read(left).unwrap();
             (job.plan)(left, &now).unwrap().apply(left, true).unwrap();
             assert_eq!(shown(&read(left).unwrap()), shown(&after), "{what}");
-            check_content(left, &what);
+            check_content(left, what);
         });
     }
 }
@@ -193,13 +155,12 @@ fn resume(disk: &MemoryDisk, what: &str) {
         Ok(begun)
     };
     for n in [3, 9, 12, 15, 20, 31] {
-        let failing =
-            Storage(FailingDisk::new(disk.clone(), Injector::new(n, Fault::Errno(EIO), false)));
+        let failing = FailingDisk::new(disk.clone(), Injector::new(n, Fault::Errno(EIO), false));
         if let Err(error) = begun(&failing) {
             assert_eq!(error.errno(), Some(EIO), "{what}, resumed, {n}: {error}");
         }
-        begun(failing.0.inner()).unwrap();
-        check_content(failing.0.inner(), what);
+        begun(failing.inner()).unwrap();
+        check_content(failing.inner(), what);
     }
     begun(disk).unwrap();
 }

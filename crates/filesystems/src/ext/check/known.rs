@@ -30,7 +30,7 @@ impl KnownInodes {
     }
 
     /// For a change; `None` where the filesystem has no such inode.
-    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Known> {
+    fn get_mut(&mut self, number: u32) -> Option<&mut Known> {
         let page = self.0.get_mut(number as usize / PAGE)?;
         let page = page.get_or_insert_with(|| Box::new([Known::default(); PAGE]));
         page.get_mut(number as usize % PAGE)
